@@ -285,8 +285,8 @@ static int decode_bytes(const struct bytes *b, const char *want)
 
 TEST(handmade_frames_decode)
 {
-	/* Two literals, then six times the last one, then five literals */
-	static const u8 block[] = "\x22" "ab" "\x01\x00" "\x50" "cdefg";
+	/* Two literals, then six times the last one, then eight literals */
+	static const u8 block[] = "\x22" "ab" "\x01\x00" "\x80" "cdefghij";
 	const u8 size[8] = { 8 };
 	struct bytes b;
 
@@ -309,7 +309,7 @@ TEST(handmade_frames_decode)
 	put32(&b, sizeof(block) - 1);
 	put(&b, block, sizeof(block) - 1);
 	put32(&b, 0);
-	EXPECT_EQ(0, decode_bytes(&b, "abbbbbbbcdefg"));
+	EXPECT_EQ(0, decode_bytes(&b, "abbbbbbbcdefghij"));
 
 	head(&b, 0x7c, 0x40, size, 8);
 	stored(&b, "lazyness");
@@ -318,6 +318,17 @@ TEST(handmade_frames_decode)
 	put32(&b, XXH32("lazyness", 8, 0));
 	EXPECT_EQ(0, decode_bytes(&b, "lazyness"));
 	b.data[b.len - 1] ^= 1;
+	EXPECT_EQ(-EBADMSG, decode_bytes(&b, "lazyness"));
+}
+
+TEST(content_size_that_is_not_the_content_s_is_refused)
+{
+	const u8 size[8] = { 9 };
+	struct bytes b;
+
+	head(&b, 0x68, 0x40, size, 8);
+	stored(&b, "lazyness");
+	put32(&b, 0);
 	EXPECT_EQ(-EBADMSG, decode_bytes(&b, "lazyness"));
 }
 
