@@ -295,7 +295,7 @@ TEST(tables_of_another_length_than_their_footer_says_are_refused)
 	struct lf_frame_pos pos[8];
 	const char *why;
 	u64 ubytes;
-	u32 frames;
+	u32 frames, got;
 	u64 bytes;
 
 	for (bytes = 0; bytes < sizeof(two_frames); bytes++) {
@@ -304,6 +304,17 @@ TEST(tables_of_another_length_than_their_footer_says_are_refused)
 		EXPECT_NE(0, seektable_read(two_frames + sizeof(two_frames) -
 					    bytes, bytes, TWO_OBJECT, pos,
 					    &frames, &ubytes, &why));
+	}
+	for (frames = 0; frames < 200; frames++) {
+		u8 t[sizeof(two_frames)];
+
+		memcpy(t, two_frames, sizeof(t));
+		t[sizeof(t) - SEEKTABLE_FOOTER_BYTES] = frames;
+		if (frames != 2)
+			EXPECT_EQ(-EINVAL, seektable_read(t, sizeof(t),
+							  TWO_OBJECT, pos,
+							  &got, &ubytes,
+							  &why));
 	}
 	EXPECT_EQ(-EINVAL, seektable_read(two_frames, sizeof(two_frames),
 					  sizeof(two_frames) - 1, pos, &frames,
