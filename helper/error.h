@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Errors with words. A function that can fail for reasons a user must read
+ * takes a struct error and returns 0 or a negative errno; on failure the text
+ * names the thing, what is wrong with it and, where there is one, the remedy.
+ */
+#ifndef LF_ERROR_H
+#define LF_ERROR_H
+
+struct error {
+	char text[1024];
+};
+
+/**
+ * error_set - note why an operation failed
+ * @e: may be NULL
+ * @err: negative errno
+ * @fmt: one line, no newline, no full stop
+ *
+ * Return: @err, so that a caller can `return error_set(...)`.
+ */
+int error_set(struct error *e, int err, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/**
+ * error_prefix - put what was being done in front of the text
+ */
+void error_prefix(struct error *e, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+#endif

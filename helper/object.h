@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Objects: what build, inspect, verify and attach read and write. One ops
+ * table per URL scheme; the daemon has its own, asynchronous, reader.
+ */
+#ifndef LF_OBJECT_H
+#define LF_OBJECT_H
+
+#include "error.h"
+#include "../kmod/pure.h"
+
+/**
+ * struct object_info - what a store says about an object
+ * @bytes: its size
+ * @ubytes: its "uncompressed-size" metadata, if @has_ubytes
+ * @validator: strong entity tag as in a HTTP ETag header (quotes included), or ""
+ */
+struct object_info {
+	u64 bytes;
+	u64 ubytes;
+	bool has_ubytes;
+	char validator[256];
+};
+
+struct object_put;
+
+/**
+ * struct object_ops - one kind of store
+ *
+ * All take full URLs, return 0 or a negative errno, and set the error's text.
+ * -ENOENT: no such object. put() and put_commit() make the whole object visible at
+ * once or not at all; nothing half-written is ever visible under its name.
+ *
+ * @scheme: "file", "http"
+ * @stat: size, metadata
+ * @get_range: exactly @len bytes or an error
+ * @put: a small object in one go, with "uncompressed-size" unless @ubytes is ~0
+ * @put_begin: start a big object that arrives in parts, in any order, from any thread
+ * @put_part: @off and @len of one part; parts do not overlap
+ * @put_commit: all parts are in: @bytes in total
+ * @put_abort: forget it; allowed at any time between begin and commit
+ * @delete: -ENOENT where there is none
+ * A store that is read-only leaves the put functions NULL.
+ */
+struct object_ops {
+	const char *scheme;
+	int (*stat)(const char *url, struct object_info *info, struct error *e);
+	int (*get_range)(const char *url, u64 off, void *buf, size_t len,
+			 struct error *e);
+	int (*put)(const char *url, const void *buf, size_t len, u64 ubytes,
+		   struct error *e);
+	int (*put_begin)(const char *url, u64 ubytes, struct object_put **put,
+			 struct error *e);
+	int (*put_part)(struct object_put *put, u64 off, const void *buf,
+			size_t len, struct error *e);
+	int (*put_commit)(struct object_put *put, u64 bytes, u64 ubytes,
+			  struct error *e);
+	void (*put_abort)(struct object_put *put);
+	int (*delete)(const char *url, struct error *e);
+};
+
+/**
+ * object_ops - the ops for a URL; NULL with the error set where there are none
+ */
+const struct object_ops *object_ops(const char *url, struct error *e);
+
+/**
+ * object_get - a whole object of at most @max bytes
+ * @data: out, malloc()ed, the caller frees
+ */
+int object_get(const char *url, u64 max, void **data, size_t *bytes,
+	       struct error *e);
+
+#endif
