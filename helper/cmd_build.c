@@ -315,7 +315,12 @@ static int read_batch(void *ctx, void *job, struct error *e)
 		u64 start, left;
 
 		if (b->pos >= b->data_end) {
-			err = find_data(b, b->pos, &start, &b->data_end, e);
+			start = b->pos;
+			b->data_end = b->bytes;
+			err = 0;
+			if (b->mappings < MAX_MAPPINGS)
+				err = find_data(b, b->pos, &start,
+						&b->data_end, e);
 			if (!err && start > b->pos)
 				err = map(b, b->pos, start - b->pos, true, e);
 			if (err)
@@ -384,6 +389,10 @@ static int store_batch(void *ctx, void *job, struct error *e)
 	for (i = 0; i < batch->frames; i++) {
 		struct lf_frame_pos *pos;
 
+		/* Only where holes became data, see MAX_MAPPINGS. */
+		if (b->frames == LF_MAX_FRAMES)
+			return error_set(e, -EFBIG, "%s: more than %u frames; use a larger --frame-size",
+					 b->image, LF_MAX_FRAMES);
 		err = grow((void **)&b->frame, &b->frames_room, b->frames,
 			   sizeof(*b->frame), e);
 		if (err)
@@ -453,6 +462,8 @@ static void fit_frame_bytes(struct build *b)
 	u32 asked = b->frame_bytes;
 	char was[UNITS_TEXT], is[UNITS_TEXT];
 
+	if (b->codec->id == LAZYFRAME_CODEC_NONE)
+		return;
 	while (blocks > (u64)LF_MAX_FRAMES * (b->frame_bytes / BLOCK)) {
 		b->frame_bytes *= 2;
 		if (b->frame_bytes > LAZYFRAME_MAX_FRAME)

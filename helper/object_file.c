@@ -519,8 +519,8 @@ static int file_delete(const char *url, struct error *e)
 		err = error_set(e, -errno, "%s" SIDECAR ": %m", url);
 	else if (unlink(path))
 		err = error_set(e, -errno, "%s: %m", url);
-	else
-		/* Directories are no objects: the last one out takes it. */
+	/* Directories are no objects: the last one out takes it along. */
+	if (dir)
 		rmdir(dir);
 	free(dir);
 	free(side);
