@@ -124,12 +124,18 @@ static void on_signal(int sig)
 
 static void catch_signals(void)
 {
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
 	/* No SA_RESTART: a read of a slow disk ends early. */
-	struct sigaction sa = { .sa_handler = on_signal };
+	struct sigaction sa = { .sa_handler = on_signal }, old;
+	size_t i;
 
-	sigaction(SIGINT, &sa, NULL);
-	sigaction(SIGTERM, &sa, NULL);
-	sigaction(SIGHUP, &sa, NULL);
+	for (i = 0; i < ARRAY_SIZE(signals); i++) {
+		/* nohup and a shell's background jobs want it to be so. */
+		if (!sigaction(signals[i], NULL, &old) &&
+		    old.sa_handler == SIG_IGN)
+			continue;
+		sigaction(signals[i], &sa, NULL);
+	}
 }
 
 static u64 block_down(u64 n)
