@@ -262,9 +262,28 @@ static int http_start(struct transport *transport, struct range *range)
 	return 0;
 }
 
+/*
+ * A transfer that ends without a byte: was it the right object at least? Then
+ * fetch.c knows that the trouble is with these bytes, not with the server.
+ */
+static int check_late(struct transfer *t)
+{
+	long status = 0;
+	int err = 0;
+
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (!t->checked && status == 206)
+		err = check(t);
+	/* A head that was cut off lacks lines; that is not the cause. */
+	return err == -EAGAIN ? 0 : err;
+}
+
 static void http_abort(struct transport *transport, struct range *range)
 {
-	release((struct http *)transport, range->transfer);
+	struct transfer *t = range->transfer;
+
+	check_late(t);
+	release((struct http *)transport, t);
 }
 
 /* Retry-After, unless the server names a moment in the past. */
@@ -282,15 +301,16 @@ static void finish(struct http *h, struct transfer *t, CURLcode code)
 {
 	struct range *range = t->range;
 	u64 after = 0;
+	long status = 0;
 	int err = t->err;
 
-	/* No byte came: the head was not looked at yet. */
-	if (!err && !code && !t->checked)
-		err = check(t);
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (!err && !t->checked)
+		err = code ? check_late(t) : check(t);
 	if (!err && code) {
 		err = -EAGAIN;
-		if (code == CURLE_URL_MALFORMAT ||
-		    code == CURLE_UNSUPPORTED_PROTOCOL)
+		/* Our own URL, not one that a server sent us to. */
+		if (code == CURLE_URL_MALFORMAT && !status)
 			err = -EPROTO;
 		snprintf(t->why, sizeof(t->why), "%s",
 			 *t->error ? t->error : curl_easy_strerror(code));
