@@ -47,9 +47,10 @@ int cmd_format(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
+	struct metafile made;
 	struct image *image;
 	struct error e = {};
-	bool force = false, is_file;
+	bool force = false;
 	const char *path;
 	int opt, err;
 
@@ -76,10 +77,10 @@ int cmd_format(int argc, char **argv)
 	err = image_open(argv[optind + 1], &image, &e);
 	if (err)
 		goto failed;
-	err = metafile_format(path, image, force, &is_file, &e);
+	err = metafile_format(path, image, force, &made, &e);
 	if (!err) {
 		summary(path, image);
-		if (is_file)
+		if (made.is_file)
 			fprintf(stderr,
 				"%s is a file: put the loop device that shows it in its place in the table\n",
 				path);

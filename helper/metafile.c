@@ -13,23 +13,23 @@
  * Returns a file descriptor. O_EXCL on a block device fails while it is
  * mounted, a device-mapper table has it, or another tool claims it.
  */
-static int open_path(const char *path, bool *created, bool *is_file,
-		     struct error *e)
+static int open_path(const char *path, struct metafile *made, struct error *e)
 {
 	struct stat st;
 	int fd;
 
-	*created = false;
+	made->created = false;
 	if (!stat(path, &st)) {
 		if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 			return error_set(e, -ENOTBLK,
 					 "%s is neither a block device nor a file",
 					 path);
-		*is_file = S_ISREG(st.st_mode);
-		fd = open(path, O_RDWR | O_CLOEXEC | (*is_file ? 0 : O_EXCL));
+		made->is_file = S_ISREG(st.st_mode);
+		fd = open(path, O_RDWR | O_CLOEXEC |
+				(made->is_file ? 0 : O_EXCL));
 	} else {
-		*is_file = true;
-		*created = true;
+		made->is_file = true;
+		made->created = true;
 		fd = open(path, O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
 	}
 	if (fd < 0 && errno == EBUSY)
@@ -93,13 +93,13 @@ static int check_content(int fd, const char *path, u64 bytes,
 }
 
 int metafile_format(const char *path, const struct image *image, bool force,
-		    bool *is_file, struct error *e)
+		    struct metafile *made, struct error *e)
 {
 	u64 old, bytes, needed;
-	bool created, grown = false;
+	bool grown = false;
 	int fd, err;
 
-	fd = open_path(path, &created, is_file, e);
+	fd = open_path(path, made, e);
 	if (fd < 0)
 		return fd;
 
@@ -108,7 +108,7 @@ int metafile_format(const char *path, const struct image *image, bool force,
 		error_set(e, err, "%s: %s", path, strerror(-err));
 		goto out;
 	}
-	if (*is_file) {
+	if (made->is_file) {
 		err = check_unused(fd, path, e);
 		if (err)
 			goto out;
@@ -121,7 +121,7 @@ int metafile_format(const char *path, const struct image *image, bool force,
 
 	bytes = old;
 	needed = meta_bytes(image);
-	if (*is_file && bytes < needed) {
+	if (made->is_file && bytes < needed) {
 		if (ftruncate(fd, needed)) {
 			err = error_set(e, -errno, "%s: cannot grow to %llu bytes: %s",
 					path, (unsigned long long)needed,
@@ -135,9 +135,9 @@ int metafile_format(const char *path, const struct image *image, bool force,
 	if (err)
 		error_prefix(e, "%s", path);
 out:
-	if (err && grown && !created && ftruncate(fd, old))
+	if (err && grown && !made->created && ftruncate(fd, old))
 		error_prefix(e, "%s keeps its new size", path);
-	if (err && created)
+	if (err && made->created)
 		unlink(path);
 	if (close(fd) && !err)
 		err = error_set(e, -errno, "%s: %s", path, strerror(errno));
