@@ -29,6 +29,7 @@ static const char usage[] =
 	"                             (they wait without this option)\n"
 	"  --no-helper-timeout SEC    reads fail after waiting so long for lazyframed\n"
 	"  --fetch-timeout SEC        reads fail after waiting so long for their bytes\n"
+	"                             (0: never)\n"
 	"  --help                     this text\n";
 
 struct request {
@@ -36,21 +37,21 @@ struct request {
 	const char *url;
 	const char *meta;		/* NULL: ours to choose and to remove */
 	bool error_if_no_helper;
-	u32 no_helper_timeout;		/* seconds, 0: not given */
-	u32 fetch_timeout;
+	int no_helper_timeout;		/* seconds, -1: not given */
+	int fetch_timeout;
 };
 
-static int parse_seconds(const char *option, const char *text, u32 *value)
+static int parse_seconds(const char *option, const char *text, int *value)
 {
 	unsigned long n;
 	char *end;
 
 	errno = 0;
 	n = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end || errno || !n ||
+	if (*text < '0' || *text > '9' || *end || errno ||
 	    n > MAX_SECONDS) {
 		fprintf(stderr,
-			"lazyframe attach: --%s \"%s\" is no number of seconds from 1 to %d\n",
+			"lazyframe attach: --%s \"%s\" is no number of seconds from 0 to %d\n",
 			option, text, MAX_SECONDS);
 		return -EINVAL;
 	}
@@ -147,14 +148,14 @@ static void features(const struct request *request, char *text, size_t bytes)
 
 	if (request->error_if_no_helper)
 		words++;
-	if (request->no_helper_timeout) {
+	if (request->no_helper_timeout >= 0) {
 		snprintf(timeouts[0], sizeof(timeouts[0]),
-			 " no_helper_timeout %u", request->no_helper_timeout);
+			 " no_helper_timeout %d", request->no_helper_timeout);
 		words += 2;
 	}
-	if (request->fetch_timeout) {
+	if (request->fetch_timeout >= 0) {
 		snprintf(timeouts[1], sizeof(timeouts[1]),
-			 " fetch_timeout %u", request->fetch_timeout);
+			 " fetch_timeout %d", request->fetch_timeout);
 		words += 2;
 	}
 	text[0] = 0;
@@ -254,7 +255,10 @@ out:
 
 int cmd_attach(int argc, char **argv)
 {
-	struct request request = {};
+	struct request request = {
+		.no_helper_timeout = -1,
+		.fetch_timeout = -1,
+	};
 	struct image *image;
 	struct error e = {};
 	int err, status;

@@ -25,33 +25,48 @@ static void count(const char *key, u64 value)
 	printf("%-20s  %llu\n", key, (unsigned long long)value);
 }
 
-/* A share of all reads; nothing was read: nothing to tell. */
+/* Of nothing there is no share. */
 static void share(const char *key, u64 part, u64 all)
 {
 	if (all)
 		printf("%-20s  %.1f %%\n", key, 100.0 * part / all);
 }
 
+static void mean(const char *key, u64 bytes, u64 times)
+{
+	char size[32];
+
+	report_size(bytes / times, size, sizeof(size));
+	line(key, size);
+}
+
 static void rates(const struct report *r)
 {
 	const u64 *field = r->info.field;
 	u64 reads = field[DEVICE_READS];
-	u64 fetches = report_counter(r, "fetches");
-	u64 fetched = report_counter(r, "fetch_bytes");
-	u64 read_bytes = report_counter(r, "read_bytes");
+	u64 requests = report_counter(&r->module, "requests");
+	u64 fetched = report_counter(&r->module, "fill_bytes");
 
-	share("from zeros", field[DEVICE_READS_ZERO], reads);
+	share("reads of zeros", field[DEVICE_READS_ZERO], reads);
 	share("from memory", field[DEVICE_READS_MEMORY], reads);
 	share("fetched", field[DEVICE_READS_FETCHED], reads);
 	share("failed", field[DEVICE_READS_FAILED], reads);
-	share("cache full", field[DEVICE_CACHE_BYTES],
+	if (reads)
+		mean("average read", report_counter(&r->own, "read_bytes"),
+		     reads);
+	if (requests)
+		mean("average request", fetched, requests);
+	share("cache in use", field[DEVICE_CACHE_BYTES],
 	      field[DEVICE_CACHE_LIMIT_BYTES]);
-	if (read_bytes)
-		printf("%-20s  %.2f bytes\n", "fetched for a byte",
-		       (double)fetched / read_bytes);
-	if (fetches)
-		printf("%-20s  %.1f KiB\n", "average fetch",
-		       (double)fetched / fetches / 1024);
+}
+
+static void counters(const char *title, const struct report_counters *c)
+{
+	u32 i;
+
+	printf("\n%s\n", title);
+	for (i = 0; i < c->count; i++)
+		count(c->counter[i].name, c->counter[i].value);
 }
 
 static void print(const struct report *r)
@@ -84,9 +99,8 @@ static void print(const struct report *r)
 	for (i = 0; i < DEVICE_FIELDS; i++)
 		count(device_field_name[i], r->info.field[i]);
 
-	printf("\ncounters\n");
-	for (i = 0; i < r->counters; i++)
-		count(r->counter[i].name, r->counter[i].value);
+	counters("counters", &r->own);
+	counters("of all devices", &r->module);
 
 	printf("\nrates\n");
 	rates(r);

@@ -11,6 +11,7 @@
 #include "dm.h"
 #include "inuse.h"
 
+#define CONTROL		"/dev/mapper/control"
 #define NAME_CHARS	"abcdefghijklmnopqrstuvwxyz" \
 			"ABCDEFGHIJKLMNOPQRSTUVWXYZ" \
 			"0123456789#+-.:=@_"
@@ -64,6 +65,9 @@ static int task_error(struct dm_task *task, struct error *e)
 	if (geteuid() && (err == EACCES || err == EPERM || err == EIO))
 		return error_set(e, -EPERM,
 				 "device-mapper is for root: run it as root");
+	if (!strncmp(complaint, CONTROL, strlen(CONTROL)))
+		return error_set(e, -err, "%s: run `modprobe dm_mod`",
+				 complaint);
 	return error_set(e, -err, "%s", complaint[0] ? complaint :
 			 strerror(err));
 }

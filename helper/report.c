@@ -30,7 +30,7 @@ static void read_image(struct report *report)
 
 static bool read_number(const char *dir, const char *name, u64 *value)
 {
-	char path[400];
+	char path[400], end;
 	FILE *file;
 	bool ok;
 
@@ -38,45 +38,41 @@ static bool read_number(const char *dir, const char *name, u64 *value)
 	file = fopen(path, "re");
 	if (!file)
 		return false;
-	ok = fscanf(file, "%" SCNu64, value) == 1;
+	ok = fscanf(file, "%" SCNu64 "%c", value, &end) == 2 && end == '\n';
 	fclose(file);
 	return ok;
 }
 
 static int by_name(const void *a, const void *b)
 {
-	return strcmp(((const struct report_counter *)a)->name,
-		      ((const struct report_counter *)b)->name);
+	return strcmp(a, b);	/* each begins with its name */
 }
 
-static void read_counters(struct report *report)
+static void read_counters(const char *path, struct report_counters *counters)
 {
-	struct report_counter *c;
 	struct dirent *d;
-	char path[64];
+	u64 value;
 	DIR *dir;
 
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/lazyframe",
-		 report->device.major, report->device.minor);
 	dir = opendir(path);
 	if (!dir)
 		return;
-	while (report->counters < REPORT_COUNTERS && (d = readdir(dir))) {
-		c = &report->counter[report->counters];
-		if (d->d_name[0] == '.' ||
-		    strlen(d->d_name) >= sizeof(c->name) ||
-		    !read_number(path, d->d_name, &c->value))
+	while (counters->count < REPORT_COUNTERS && (d = readdir(dir))) {
+		if (d->d_name[0] == '.' || strlen(d->d_name) >=
+		    sizeof(counters->counter[0].name) ||
+		    !read_number(path, d->d_name, &value))
 			continue;
-		strcpy(c->name, d->d_name);
-		report->counters++;
+		strcpy(counters->counter[counters->count].name, d->d_name);
+		counters->counter[counters->count++].value = value;
 	}
 	closedir(dir);
-	qsort(report->counter, report->counters, sizeof(report->counter[0]),
+	qsort(counters->counter, counters->count, sizeof(counters->counter[0]),
 	      by_name);
 }
 
 int report_read(const char *name, struct report *report, struct error *e)
 {
+	char path[64];
 	int err;
 
 	memset(report, 0, sizeof(*report));
@@ -99,7 +95,10 @@ int report_read(const char *name, struct report *report, struct error *e)
 	if (err)
 		goto failed;
 	read_image(report);
-	read_counters(report);
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/lazyframe",
+		 report->device.major, report->device.minor);
+	read_counters(path, &report->own);
+	read_counters("/sys/class/misc/lazyframe", &report->module);
 	return 0;
 failed:
 	report_drop(report);
@@ -111,13 +110,13 @@ void report_drop(struct report *report)
 	device_drop(&report->device);
 }
 
-u64 report_counter(const struct report *report, const char *name)
+u64 report_counter(const struct report_counters *counters, const char *name)
 {
 	u32 i;
 
-	for (i = 0; i < report->counters; i++) {
-		if (!strcmp(report->counter[i].name, name))
-			return report->counter[i].value;
+	for (i = 0; i < counters->count; i++) {
+		if (!strcmp(counters->counter[i].name, name))
+			return counters->counter[i].value;
 	}
 	return 0;
 }
@@ -130,6 +129,17 @@ static struct json_object *string(const char *text)
 static struct json_object *number(u64 value)
 {
 	return json_object_new_uint64(value);
+}
+
+static struct json_object *counters_json(const struct report_counters *c)
+{
+	struct json_object *o = json_object_new_object();
+	u32 i;
+
+	for (i = 0; i < c->count; i++)
+		json_object_object_add(o, c->counter[i].name,
+				       number(c->counter[i].value));
+	return o;
 }
 
 struct json_object *report_json(const struct report *r)
@@ -163,11 +173,8 @@ struct json_object *report_json(const struct report *r)
 		json_object_object_add(sub, device_field_name[i],
 				       number(r->info.field[i]));
 	json_object_object_add(o, "status", sub);
-	sub = json_object_new_object();
-	for (i = 0; i < r->counters; i++)
-		json_object_object_add(sub, r->counter[i].name,
-				       number(r->counter[i].value));
-	json_object_object_add(o, "counters", sub);
+	json_object_object_add(o, "counters", counters_json(&r->own));
+	json_object_object_add(o, "module", counters_json(&r->module));
 	return o;
 }
 

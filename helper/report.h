@@ -10,20 +10,24 @@
 
 struct json_object;
 
-/* One file of /sys/block/dm-N/lazyframe/. */
-struct report_counter {
-	char name[64];
-	u64 value;
-};
+#define REPORT_COUNTERS	64
 
-#define REPORT_COUNTERS	128
+/* The files of a folder in sysfs that hold one number each, by name. */
+struct report_counters {
+	u32 count;
+	struct {
+		char name[64];
+		u64 value;
+	} counter[REPORT_COUNTERS];
+};
 
 /**
  * struct report - a device, its meta device and its counters
  * @meta: node of the meta device
  * @backing: the file behind it, or ""
  * @image: the image's UUID, "" where the meta device cannot be read
- * @counter: @counters entries, by name
+ * @own: of /sys/block/dm-N/lazyframe/
+ * @module: of /sys/class/misc/lazyframe/: sums over all devices
  */
 struct report {
 	struct device device;
@@ -31,8 +35,8 @@ struct report {
 	char meta[64];
 	char backing[4096];
 	char image[UUID_TEXT];
-	u32 counters;
-	struct report_counter counter[REPORT_COUNTERS];
+	struct report_counters own;
+	struct report_counters module;
 };
 
 /**
@@ -52,7 +56,7 @@ struct json_object *report_json(const struct report *report);
 /**
  * report_counter - value of a counter by its file's name; 0 where there is none
  */
-u64 report_counter(const struct report *report, const char *name);
+u64 report_counter(const struct report_counters *counters, const char *name);
 
 /**
  * report_size - "1.5 GiB"
