@@ -90,9 +90,10 @@ struct lf_disk_layer {
 };
 
 /*
- * @start and @length are multiples of 512, except the length of an extent
- * that ends the image. @storage + @length may exceed the layer's ubytes by
- * less than a block: an image's last block is stored without its padding.
+ * @start, @length and @storage are multiples of 512, except the length of an
+ * extent that ends the image. @storage is below the layer's ubytes, @storage +
+ * @length may exceed it by less than a block: an image's last block is stored
+ * without its padding.
  */
 struct lf_disk_extent {
 	__le64 start;			/* in the image */

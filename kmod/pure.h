@@ -10,6 +10,7 @@
 #ifdef __KERNEL__
 
 #include <asm/byteorder.h>
+#include <linux/build_bug.h>
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/lz4.h>
@@ -22,6 +23,7 @@
 #else /* user space */
 
 #include <asm/types.h>
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <linux/types.h>
