@@ -10,7 +10,7 @@
 #include "../kmod/disk.h"
 #include "error.h"
 
-#define HEADER_MAX_BYTES	(256U << 20)	/* inner content, read and write */
+#define HEADER_MAX_BYTES	(256U << 20)	/* object, and content; read and write */
 #define HEADER_MAX_BUILDS	LF_MAX_LAYERS
 #define HEADER_MAX_MAPPINGS	LF_MAX_EXTENTS
 #define HEADER_MAX_FRAMES	LF_MAX_FRAMES	/* per layer */
@@ -18,10 +18,12 @@
 /**
  * struct header_layer - one entry of the builds section (versions 4 and 5)
  * @uuid: the layer
- * @ubytes: size of its data file in U space
+ * @ubytes: size of its data file in U space; 0 with no codec: not known. The
+ *	    draft does not tell: there, where the last frame ends
  * @sha256: of those bytes; all zero: unknown
  * @codec: LAZYFRAME_CODEC_*
- * @frame: @frames entries, ascending in U and C, gaps allowed; no sums
+ * @frame: @frames entries, ascending in U and C, gaps allowed (frames that no
+ *	   mapping needs are often left out); no sums; none without a codec
  */
 struct header_layer {
 	u8 uuid[16];
@@ -64,11 +66,17 @@ struct header {
  * header_parse - decode and check a header of version 1 to 5
  * @data: the object's bytes
  * @bytes: how many
- * @header: out; release with header_free()
+ * @header: out; release with header_free(); after an error there is nothing
+ *	    to release
  *
- * Also reads the layout of the first, never shipped V4 (see header.c), where it is not ambiguous.
- * Time and memory are bounded by @bytes and HEADER_MAX_BYTES. A V3 header
- * without mappings maps the whole image to its own layer.
+ * Also reads the layout of the first, never shipped V4 (see header.c), where
+ * it is not ambiguous. Time and memory are bounded by @bytes and
+ * HEADER_MAX_BYTES. A header of version 1 to 4 without mappings maps the whole
+ * image to its own layer. A header that is in flight is parsed; whether it is
+ * good for anything is the caller's decision.
+ *
+ * -EINVAL or -EBADMSG: damaged; -EOPNOTSUPP: not a header, or a feature that
+ * is not known; -ENOMEM.
  */
 int header_parse(const void *data, size_t bytes, struct header *header,
 		 struct error *e);
@@ -76,8 +84,10 @@ int header_parse(const void *data, size_t bytes, struct header *header,
 /**
  * header_check - is it one that header_write() may write and a device may use?
  *
- * Full cover, no overlap, ascending, multiples of the block size, storage
- * inside the layer, every mapped byte inside some frame.
+ * Full cover, no overlap, ascending, multiples of 4 KiB (whatever the block
+ * size: single pages of bigger blocks may be stored), storage inside the
+ * layer, every mapped byte inside some frame of a compressed layer. A mapping
+ * may overhang the image and its layer by less than a block.
  * header_parse() calls it too.
  */
 int header_check(const struct header *header, struct error *e);
@@ -86,6 +96,10 @@ int header_check(const struct header *header, struct error *e);
  * header_write - encode as @header->version, 3 or 4; deterministic
  * @data: out, malloc()ed; the caller frees
  * @bytes: out
+ *
+ * What header_check() refuses is not written; nor are headers in flight, and
+ * compressed layers as version 3. Version 3 does not list layers. -EFBIG:
+ * more than HEADER_MAX_BYTES.
  */
 int header_write(const struct header *header, void **data, size_t *bytes,
 		 struct error *e);
@@ -99,6 +113,9 @@ const struct header_mapping *header_find(const struct header *header, u64 off);
 
 /**
  * header_layer - the entry of a layer, or NULL
+ *
+ * For a version below 4, NULL means that the layer is not compressed. From 4
+ * on it means that nothing is known: the layer's own header has to tell.
  */
 const struct header_layer *header_layer(const struct header *header,
 					const u8 uuid[16]);

@@ -18,6 +18,8 @@
  * @has_sha256: is @sha256 known?
  * @locator: URL of the data object
  * @validator: its entity tag, or ""
+ * @data_end: C offset behind which the data object holds no frames: where its
+ *	      seek table begins, else @cbytes
  * @frame: @frames entries, ascending; gaps allowed. For raw objects without
  *	   a table, runs of equal size are made up.
  */
@@ -32,6 +34,7 @@ struct image_layer {
 	u8 sha256[32];
 	char *locator;
 	char *validator;
+	u64 data_end;
 	struct lf_frame_pos *frame;
 };
 
@@ -80,5 +83,15 @@ void image_free(struct image *image);
  */
 int image_read_frame(const struct image_layer *layer, u32 index, void *out,
 		     struct error *e);
+
+/**
+ * image_decode_frame - decode and check one frame that was fetched
+ * @data: the frame, frame[@index].cbytes bytes
+ * @out: frame[@index].ubytes bytes
+ *
+ * -EBADMSG as image_read_frame(). Both may be called from any thread.
+ */
+int image_decode_frame(const struct image_layer *layer, u32 index,
+		       const void *data, void *out, struct error *e);
 
 #endif

@@ -1,136 +1,129 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/sysmacros.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
-
-#include <linux/loop.h>
 
 #include "loop.h"
 
-#define CONTROL		"/dev/loop-control"
-#define TRIES		64	/* free devices that others took before us */
+#define MAX_SLOTS	65536
+#define BATCH		64
 
-/* 1: it shows the file. 0: it does not, or went away meanwhile. */
-static int shows(const char *path, const struct stat *file)
+struct loop_slot {
+	loop_fn fn;		/* NULL: not watched */
+	void *arg;
+	bool timer;
+};
+
+u64 now_ns(void)
 {
-	struct loop_info64 info;
-	int fd, ret;
+	struct timespec ts;
 
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+int loop_init(struct loop *loop)
+{
+	struct rlimit limit = { .rlim_cur = 1024 };
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	loop->slots = limit.rlim_cur < MAX_SLOTS ? limit.rlim_cur : MAX_SLOTS;
+	loop->slot = calloc(loop->slots, sizeof(*loop->slot));
+	if (!loop->slot)
+		return -ENOMEM;
+	loop->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (loop->epoll < 0) {
+		int err = -errno;
+
+		free(loop->slot);
+		return err;
+	}
+	return 0;
+}
+
+void loop_exit(struct loop *loop)
+{
+	close(loop->epoll);
+	free(loop->slot);
+}
+
+int loop_watch(struct loop *loop, int fd, u32 events, loop_fn fn, void *arg)
+{
+	struct epoll_event ev = { .events = events, .data.fd = fd };
+
+	if (fd < 0 || fd >= loop->slots)
+		return -EMFILE;
+	/*
+	 * Whether the kernel knows fd cannot be told from the slot alone: a
+	 * descriptor that was closed without notice leaves its slot behind.
+	 */
+	if (epoll_ctl(loop->epoll, EPOLL_CTL_MOD, fd, &ev) &&
+	    (errno != ENOENT || epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &ev)))
+		return -errno;
+	loop->slot[fd] = (struct loop_slot){ .fn = fn, .arg = arg };
+	return 0;
+}
+
+void loop_unwatch(struct loop *loop, int fd)
+{
+	if (fd < 0 || fd >= loop->slots)
+		return;
+	epoll_ctl(loop->epoll, EPOLL_CTL_DEL, fd, NULL);
+	loop->slot[fd].fn = NULL;
+}
+
+int loop_turn(struct loop *loop)
+{
+	struct epoll_event ev[BATCH];
+	int i, n;
+
+	n = epoll_wait(loop->epoll, ev, BATCH, -1);
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	for (i = 0; i < n; i++) {
+		struct loop_slot *slot = &loop->slot[ev[i].data.fd];
+		u64 expired;
+
+		/* An earlier event of this batch may have ended the watch. */
+		if (!slot->fn)
+			continue;
+		if (slot->timer &&
+		    read(ev[i].data.fd, &expired, sizeof(expired)) < 0)
+			continue;	/* set anew since */
+		slot->fn(slot->arg, ev[i].data.fd, ev[i].events);
+	}
+	return 0;
+}
+
+int loop_timer(struct loop *loop, loop_fn fn, void *arg)
+{
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	int err;
+
 	if (fd < 0)
-		return errno == ENOENT || errno == ENXIO ? 0 : -errno;
-	if (ioctl(fd, LOOP_GET_STATUS64, &info))
-		ret = errno == ENXIO ? 0 : -errno;
-	else
-		ret = info.lo_inode == file->st_ino &&
-		      info.lo_device == file->st_dev;
-	close(fd);
-	return ret;
-}
-
-int loop_find(const struct stat *file, char path[LOOP_PATH])
-{
-	char backing[64];
-	struct dirent *d;
-	unsigned int n;
-	int err = -ENOENT;
-	DIR *dir;
-	char end;
-
-	dir = opendir("/sys/block");
-	if (!dir)
-		return errno == ENOENT ? -ENOENT : -errno;
-	while (err == -ENOENT && (d = readdir(dir))) {
-		int ret;
-
-		if (sscanf(d->d_name, "loop%u%c", &n, &end) != 1)
-			continue;
-		/* Opening a device that shows nothing costs; sysfs tells. */
-		snprintf(backing, sizeof(backing),
-			 "/sys/block/loop%u/loop/backing_file", n);
-		if (access(backing, F_OK))
-			continue;
-		snprintf(path, LOOP_PATH, "/dev/loop%u", n);
-		ret = shows(path, file);
-		if (ret)
-			err = ret < 0 ? ret : 0;
-	}
-	closedir(dir);
-	return err;
-}
-
-int loop_attach(const char *file, char path[LOOP_PATH], struct error *e)
-{
-	struct loop_config config = {
-		.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
-	};
-	int control, fd, loop = -1, err = 0;
-	unsigned int i;
-
-	control = open(CONTROL, O_RDWR | O_CLOEXEC);
-	if (control < 0)
-		return error_set(e, -errno, "%s: %s%s", CONTROL,
-				 strerror(errno), errno == ENOENT ?
-				 ": run `modprobe loop`" : "");
-	fd = open(file, O_RDONLY | O_CLOEXEC);
-	if (fd < 0) {
-		err = error_set(e, -errno, "%s: %s", file, strerror(errno));
-		goto out;
-	}
-	config.fd = fd;
-	snprintf((char *)config.info.lo_file_name,
-		 sizeof(config.info.lo_file_name), "%s", file);
-
-	for (i = 0; i < TRIES; i++) {
-		int n = ioctl(control, LOOP_CTL_GET_FREE);
-
-		if (n < 0) {
-			err = error_set(e, -errno, "no free loop device: %s",
-					strerror(errno));
-			goto out;
-		}
-		snprintf(path, LOOP_PATH, "/dev/loop%d", n);
-		loop = open(path, O_RDONLY | O_CLOEXEC);
-		if (loop < 0) {
-			err = error_set(e, -errno, "%s: %s", path,
-					strerror(errno));
-			goto out;
-		}
-		if (!ioctl(loop, LOOP_CONFIGURE, &config))
-			goto out;
-		err = -errno;
-		close(loop);
-		loop = -1;
-		if (err != -EBUSY) {
-			error_set(e, err, "%s: cannot show %s: %s", path, file,
-				  strerror(-err));
-			goto out;
-		}
-		err = 0;
-	}
-	err = error_set(e, -EBUSY, "others took %d free loop devices first",
-			TRIES);
-out:
-	if (fd >= 0)
+		return -errno;
+	err = loop_watch(loop, fd, EPOLLIN, fn, arg);
+	if (err) {
 		close(fd);
-	close(control);
-	return err ? err : loop;
+		return err;
+	}
+	loop->slot[fd].timer = true;
+	return fd;
 }
 
-int loop_clear(const char *path)
+void timer_set(int timer, u64 when)
 {
-	int fd, err = 0;
+	struct itimerspec its = {};
 
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (ioctl(fd, LOOP_CLR_FD) && errno != ENXIO)
-		err = -errno;
-	close(fd);
-	return err;
+	if (when != NEVER) {
+		/* All zero would turn the timer off. */
+		if (!when)
+			when = 1;
+		its.it_value.tv_sec = when / NSEC_PER_SEC;
+		its.it_value.tv_nsec = when % NSEC_PER_SEC;
+	}
+	timerfd_settime(timer, TFD_TIMER_ABSTIME, &its, NULL);
 }

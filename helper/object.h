@@ -24,6 +24,15 @@ struct object_info {
 
 struct object_put;
 
+/*
+ * Files have no entity tag of their own. Whoever reads file:// makes one up
+ * by this rule, so that the tag seen at attach can be compared later:
+ * quote, inode number, "-", size, "-", mtime in nanoseconds, quote; the numbers in
+ * lower-case hex without leading zeros. It is strong as far as the file
+ * system's times are.
+ */
+#define OBJECT_FILE_VALIDATOR	"\"%llx-%llx-%llx\""
+
 /**
  * struct object_ops - one kind of store
  *
@@ -32,6 +41,8 @@ struct object_put;
  * once or not at all; nothing half-written is ever visible under its name.
  *
  * @scheme: "file", "http"
+ * @writable: can objects be put below this URL? Changes nothing; a later put
+ *	      may fail all the same.
  * @stat: size, metadata
  * @get_range: exactly @len bytes or an error
  * @put: a small object in one go, with "uncompressed-size" unless @ubytes is ~0
@@ -44,6 +55,7 @@ struct object_put;
  */
 struct object_ops {
 	const char *scheme;
+	int (*writable)(const char *url, struct error *e);
 	int (*stat)(const char *url, struct object_info *info, struct error *e);
 	int (*get_range)(const char *url, u64 off, void *buf, size_t len,
 			 struct error *e);
@@ -59,6 +71,9 @@ struct object_ops {
 	int (*delete)(const char *url, struct error *e);
 };
 
+extern const struct object_ops object_file_ops;
+extern const struct object_ops object_http_ops;
+
 /**
  * object_ops - the ops for a URL; NULL with the error set where there are none
  */
@@ -70,5 +85,12 @@ const struct object_ops *object_ops(const char *url, struct error *e);
  */
 int object_get(const char *url, u64 max, void **data, size_t *bytes,
 	       struct error *e);
+
+/**
+ * object_url_escape - a name as the part of a URL behind a slash
+ *
+ * Return: malloc()ed, or NULL where memory is out
+ */
+char *object_url_escape(const char *name);
 
 #endif

@@ -1,0 +1,610 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * From a URL to everything that attaching needs: what the header says, what
+ * the store says about each layer, and what the layers say about themselves.
+ * Where two of these tell the same thing, they must agree.
+ */
+#include "image.h"
+
+#include <linux/lazyframe.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "codec.h"
+#include "header.h"
+#include "object.h"
+#include "seektable.h"
+#include "uuid.h"
+
+#define HEADER_SUFFIX	".header"
+#define RAW_RUN		(128U << 10)	/* doubled until the table fits */
+/* An LZ4 frame may be larger than its content, by very little. */
+#define HEADER_MAX_OBJECT	(HEADER_MAX_BYTES + (HEADER_MAX_BYTES >> 8))
+
+static const char *layer_name(const struct image_layer *layer,
+			      char text[UUID_TEXT])
+{
+	uuid_text(layer->uuid, text);
+	return text;
+}
+
+/* Runs of equal size for bytes that have no table. */
+static int make_runs(struct image_layer *layer, struct error *e)
+{
+	u32 run = RAW_RUN, i;
+	u64 frames, off = 0;
+
+	while (layer->ubytes / run >= LF_MAX_FRAMES)
+		run *= 2;
+	frames = layer->ubytes / run + !!(layer->ubytes % run);
+	layer->frame = calloc(frames + 1, sizeof(*layer->frame));
+	if (!layer->frame)
+		return error_set(e, -ENOMEM, "out of memory");
+	for (i = 0; i < frames; i++, off += run) {
+		u64 left = layer->ubytes - off;
+
+		layer->frame[i] = (struct lf_frame_pos){
+			.ustart = off,
+			.cstart = off,
+			.ubytes = left < run ? left : run,
+			.cbytes = left < run ? left : run,
+			.index = i,
+		};
+	}
+	layer->frames = frames;
+	return 0;
+}
+
+/*
+ * Read the object's own seek table into @frame, @frames and @ubytes.
+ *
+ * Return: 0; -ENOENT without an error text: it has none
+ */
+static int read_table(struct image_layer *layer, struct lf_frame_pos **frame,
+		      u32 *frames, u64 *ubytes, struct error *e)
+{
+	const struct object_ops *ops = object_ops(layer->locator, e);
+	u8 footer[SEEKTABLE_FOOTER_BYTES];
+	struct lf_frame_pos *pos = NULL;
+	const char *why = "";
+	void *table = NULL;
+	u64 bytes;
+	u32 room;
+	int err;
+
+	if (!ops)
+		return -EINVAL;
+	if (layer->cbytes < sizeof(footer))
+		return -ENOENT;
+	err = ops->get_range(layer->locator, layer->cbytes - sizeof(footer),
+			     footer, sizeof(footer), e);
+	if (err)
+		/* Only "there is no table" may be reported so. */
+		return err == -ENOENT ? -ESTALE : err;
+	err = seektable_size(footer, layer->cbytes, &bytes, &why);
+	if (err == -ENOENT)
+		return err;
+	if (err)
+		goto bad;
+	table = malloc(bytes);
+	if (!table) {
+		err = error_set(e, -ENOMEM, "out of memory");
+		goto out;
+	}
+	err = ops->get_range(layer->locator, layer->cbytes - bytes, table,
+			     bytes, e);
+	if (err) {
+		err = err == -ENOENT ? -ESTALE : err;
+		goto out;
+	}
+	err = seektable_frames(table, bytes, &room, &why);
+	if (err)
+		goto bad;
+	pos = calloc(room + 1UL, sizeof(*pos));
+	if (!pos) {
+		err = error_set(e, -ENOMEM, "out of memory");
+		goto out;
+	}
+	err = seektable_read(table, bytes, layer->cbytes, pos, frames, ubytes,
+			     &why);
+	if (err)
+		goto bad;
+	layer->data_end = layer->cbytes - bytes;
+	*frame = pos;
+	pos = NULL;
+	goto out;
+
+bad:
+	err = error_set(e, -EINVAL, "%s: %s", layer->locator, why);
+out:
+	free(pos);
+	free(table);
+	return err;
+}
+
+static bool table_has_sums(const struct image_layer *layer)
+{
+	return layer->frames && layer->frame[0].has_sum;
+}
+
+/* The store's word on the layer's data object. */
+static int stat_layer(struct image_layer *layer, struct object_info *info,
+		      struct error *e)
+{
+	const struct object_ops *ops = object_ops(layer->locator, e);
+	int err;
+
+	if (!ops)
+		return -EINVAL;
+	if (strlen(layer->locator) >= LAZYFRAME_LOCATOR_MAX)
+		return error_set(e, -ENAMETOOLONG, "%s: longer than %u bytes",
+				 layer->locator, LAZYFRAME_LOCATOR_MAX - 1);
+	err = ops->stat(layer->locator, info, e);
+	if (err)
+		return err;
+	if (info->bytes > LF_MAX_IMAGE)
+		return error_set(e, -EFBIG, "%s: larger than %llu TiB",
+				 layer->locator, LF_MAX_IMAGE >> 40);
+	layer->cbytes = info->bytes;
+	layer->data_end = info->bytes;
+	layer->validator = strdup(info->validator);
+	return layer->validator ? 0 : error_set(e, -ENOMEM, "out of memory");
+}
+
+/* Each frame of the header's table must be one of the object's own. */
+static int tables_agree(const struct image_layer *layer,
+			const struct header_layer *entry, u64 ubytes,
+			struct error *e)
+{
+	u32 i, at = 0;
+
+	if (entry->ubytes != ubytes)
+		return error_set(e, -EINVAL, "%s: holds %llu bytes by its seek table and %llu by the header",
+				 layer->locator, (unsigned long long)ubytes,
+				 (unsigned long long)entry->ubytes);
+	for (i = 0; i < entry->frames; i++) {
+		const struct lf_frame_pos *a = &entry->frame[i], *b;
+
+		while (at < layer->frames &&
+		       layer->frame[at].ustart < a->ustart)
+			at++;
+		b = &layer->frame[at];
+		if (at == layer->frames || a->ustart != b->ustart ||
+		    a->cstart != b->cstart || a->ubytes != b->ubytes ||
+		    a->cbytes != b->cbytes)
+			return error_set(e, -EINVAL, "%s: the header's frame %u, at U offset %llu, is not in the object's seek table",
+					 layer->locator, i,
+					 (unsigned long long)a->ustart);
+	}
+	return 0;
+}
+
+static int open_compressed(struct image_layer *layer,
+			   const struct header_layer *entry, struct error *e)
+{
+	u64 ubytes, end;
+	u32 i;
+	int err;
+
+	err = read_table(layer, &layer->frame, &layer->frames, &ubytes, e);
+	if (!err) {
+		layer->sums = table_has_sums(layer);
+		return tables_agree(layer, entry, ubytes, e);
+	}
+	if (err != -ENOENT)
+		return err;
+
+	layer->frame = calloc(entry->frames, sizeof(*layer->frame));
+	if (!layer->frame)
+		return error_set(e, -ENOMEM, "out of memory");
+	for (i = 0; i < entry->frames; i++) {
+		layer->frame[i] = entry->frame[i];
+		layer->frame[i].index = i;
+		layer->frame[i].has_sum = false;
+	}
+	layer->frames = entry->frames;
+	end = entry->frame[i - 1].cstart + entry->frame[i - 1].cbytes;
+	if (end > layer->cbytes)
+		return error_set(e, -EINVAL, "%s: %llu bytes long, but the header has frames up to %llu",
+				 layer->locator,
+				 (unsigned long long)layer->cbytes,
+				 (unsigned long long)end);
+	return 0;
+}
+
+/**
+ * open_layer - a layer that mappings name
+ * @base: what stands before <layer>/<name>, with its slash
+ * @name: of the data object, without suffix
+ */
+static int open_layer(struct image_layer *layer, const struct header *header,
+		      const char *base, const char *name, struct error *e)
+{
+	const struct header_layer *entry = header_layer(header, layer->uuid);
+	static const u8 unknown[sizeof(entry->sha256)];
+	const struct codec *codec;
+	struct object_info info;
+	char text[UUID_TEXT];
+	int err;
+
+	/* A table is what tells a compressed layer from a raw one. */
+	layer->codec = entry && entry->frames ? entry->codec :
+						LAZYFRAME_CODEC_NONE;
+	codec = codec_by_id(layer->codec);
+	if (!codec)
+		return error_set(e, -EINVAL, "layer %s: unknown codec %u",
+				 layer_name(layer, text), layer->codec);
+	if (asprintf(&layer->locator, "%s%s/%s%s", base,
+		     layer_name(layer, text), name, codec->suffix) < 0) {
+		layer->locator = NULL;
+		return error_set(e, -ENOMEM, "out of memory");
+	}
+	err = stat_layer(layer, &info, e);
+	if (err)
+		return err;
+	if (entry && memcmp(entry->sha256, unknown, sizeof(unknown))) {
+		memcpy(layer->sha256, entry->sha256, sizeof(layer->sha256));
+		layer->has_sha256 = true;
+	}
+	/* 0 for a raw layer: its size was not known when it was written. */
+	layer->ubytes = entry && entry->ubytes ? entry->ubytes :
+						 layer->cbytes;
+	if (layer->codec != LAZYFRAME_CODEC_NONE)
+		return open_compressed(layer, entry, e);
+	if (layer->ubytes != layer->cbytes)
+		return error_set(e, -EINVAL, "%s: %llu bytes long, but the header says %llu",
+				 layer->locator,
+				 (unsigned long long)layer->cbytes,
+				 (unsigned long long)layer->ubytes);
+	return make_runs(layer, e);
+}
+
+static int compare_layers(const void *a, const void *b)
+{
+	const struct image_layer *x = a, *y = b;
+
+	return memcmp(x->uuid, y->uuid, sizeof(x->uuid));
+}
+
+/* The layers that mappings name, ascending, each once. */
+static int collect_layers(struct image *image, const struct header *header,
+			  struct error *e)
+{
+	struct image_layer *layer = NULL;
+	size_t n = 0, room = 0, used, i;
+	const u8 *last = NULL;
+
+	for (i = 0; i < header->mappings; i++) {
+		const struct header_mapping *m = &header->mapping[i];
+
+		if (uuid_is_nil(m->uuid))
+			continue;
+		image->extents++;
+		/* Mostly the same one again: keep the array short. */
+		if (last && !memcmp(last, m->uuid, sizeof(m->uuid)))
+			continue;
+		last = m->uuid;
+		if (n == room) {
+			void *p;
+
+			room = room ? 2 * room : 16;
+			p = reallocarray(layer, room, sizeof(*layer));
+			if (!p) {
+				free(layer);
+				return error_set(e, -ENOMEM, "out of memory");
+			}
+			layer = p;
+		}
+		memset(&layer[n], 0, sizeof(*layer));
+		memcpy(layer[n++].uuid, m->uuid, sizeof(m->uuid));
+	}
+	image->layer = layer;
+	if (!n)
+		return 0;
+
+	qsort(layer, n, sizeof(*layer), compare_layers);
+	for (used = 1, i = 1; i < n; i++)
+		if (compare_layers(&layer[i], &layer[used - 1]))
+			layer[used++] = layer[i];
+	if (used > LF_MAX_LAYERS)
+		return error_set(e, -EINVAL, "more than %u layers",
+				 LF_MAX_LAYERS);
+	image->layers = used;
+	return 0;
+}
+
+/*
+ * Tables that the header holds were checked against its mappings with it, and
+ * all others have no gaps: what remains to be seen is where layers end.
+ */
+static int make_extents(struct image *image, const struct header *header,
+			struct error *e)
+{
+	char text[UUID_TEXT];
+	u32 i, n = 0;
+
+	image->extent = calloc(image->extents + 1UL, sizeof(*image->extent));
+	if (!image->extent)
+		return error_set(e, -ENOMEM, "out of memory");
+	for (i = 0; i < header->mappings; i++) {
+		const struct header_mapping *m = &header->mapping[i];
+		struct image_extent *extent = &image->extent[n];
+		struct image_layer key, *layer;
+		u64 held;
+
+		if (uuid_is_nil(m->uuid))
+			continue;
+		memcpy(key.uuid, m->uuid, sizeof(key.uuid));
+		layer = bsearch(&key, image->layer, image->layers,
+				sizeof(*layer), compare_layers);
+		extent->start = m->start;
+		extent->length = m->length;
+		if (extent->length > image->bytes - extent->start)
+			extent->length = image->bytes - extent->start;
+		extent->storage = m->storage;
+		extent->layer = layer - image->layer;
+		n++;
+
+		held = 0;
+		if (extent->storage < layer->ubytes)
+			held = layer->ubytes - extent->storage;
+		if (!held || (extent->length > held &&
+			      extent->length - held >= header->block_size))
+			return error_set(e, -EINVAL, "the mapping of image offset %llu, %llu bytes, ends behind its layer %s",
+					 (unsigned long long)extent->start,
+					 (unsigned long long)extent->length,
+					 layer_name(layer, text));
+		/*
+		 * An image's last block is stored without its padding. Whole
+		 * blocks of 4 KiB behind that are zero: not to be mapped.
+		 */
+		held = (held + LF_META_BLOCK - 1) / LF_META_BLOCK *
+		       LF_META_BLOCK;
+		if (extent->length > held)
+			extent->length = held;
+	}
+	return 0;
+}
+
+/* <base>/<uuid>/<name>.header */
+static int split_url(const char *url, char **base, char **name,
+		     struct error *e)
+{
+	const char *slash = strrchr(url, '/'), *up = slash;
+
+	if (strpbrk(url, "?#"))
+		return error_set(e, -EINVAL, "%s: a header's URL has no query, as the layers' URLs are made from it",
+				 url);
+	while (up && up > url && up[-1] != '/')
+		up--;
+	/* "scheme://" is no directory. */
+	if (!up || up == url || (up > url + 1 && up[-2] == '/'))
+		return error_set(e, -EINVAL, "%s: a header's URL ends in <uuid>/<name>" HEADER_SUFFIX,
+				 url);
+	*base = strndup(url, up - url);
+	*name = strndup(slash + 1, strlen(slash + 1) - strlen(HEADER_SUFFIX));
+	return *base && *name ? 0 : error_set(e, -ENOMEM, "out of memory");
+}
+
+static int open_header(const char *url, struct image *image, struct error *e)
+{
+	char *base = NULL, *name = NULL;
+	struct header header = { };
+	void *data = NULL;
+	size_t bytes;
+	u32 i;
+	int err;
+
+	err = split_url(url, &base, &name, e);
+	if (!err)
+		err = object_get(url, HEADER_MAX_OBJECT, &data, &bytes, e);
+	if (err)
+		goto out;
+	err = header_parse(data, bytes, &header, e);
+	if (err) {
+		error_prefix(e, "%s", url);
+		goto out;
+	}
+	if (header.in_flight) {
+		err = error_set(e, -EBUSY, "%s: its upload is not finished",
+				url);
+		goto out_header;
+	}
+	if (header.size > LF_MAX_IMAGE) {
+		err = error_set(e, -EFBIG, "%s: the image is larger than %llu TiB",
+				url, LF_MAX_IMAGE >> 40);
+		goto out_header;
+	}
+	memcpy(image->uuid, header.uuid, sizeof(image->uuid));
+	memcpy(image->base_uuid, header.base_uuid, sizeof(image->base_uuid));
+	image->bytes = header.size;
+	image->block_size = header.block_size;
+	image->generation = header.generation;
+	image->header_version = header.version;
+
+	err = collect_layers(image, &header, e);
+	for (i = 0; !err && i < image->layers; i++)
+		err = open_layer(&image->layer[i], &header, base, name, e);
+	if (!err)
+		err = make_extents(image, &header, e);
+	if (err)
+		error_prefix(e, "%s", url);
+out_header:
+	header_free(&header);
+out:
+	free(data);
+	free(base);
+	free(name);
+	return err;
+}
+
+/* What a table says about frames, their first bytes say about the codec. */
+static int detect_codec(struct image_layer *layer, struct error *e)
+{
+	const struct object_ops *ops = object_ops(layer->locator, e);
+	u8 head[4];
+	int err;
+
+	if (!ops)
+		return -EINVAL;
+	if (layer->cbytes < sizeof(head)) {
+		layer->codec = LAZYFRAME_CODEC_NONE;
+		return 0;
+	}
+	err = ops->get_range(layer->locator,
+			     layer->frames ? layer->frame[0].cstart : 0, head,
+			     sizeof(head), e);
+	if (!err)
+		layer->codec = codec_detect(head);
+	return err;
+}
+
+static int uuid_of_object(const struct image_layer *layer, u8 uuid[16],
+			  struct error *e)
+{
+	char *text;
+	int n;
+
+	n = asprintf(&text, "%s\n%s\n%llu", layer->locator, layer->validator,
+		     (unsigned long long)layer->cbytes);
+	if (n < 0)
+		return error_set(e, -ENOMEM, "out of memory");
+	uuid_from(text, n, uuid);
+	free(text);
+	return 0;
+}
+
+static int open_object(const char *url, struct image *image, struct error *e)
+{
+	struct image_layer *layer;
+	struct object_info info;
+	bool table;
+	int err;
+
+	layer = calloc(1, sizeof(*layer));
+	image->layer = layer;
+	image->extent = calloc(1, sizeof(*image->extent));
+	if (!layer || !image->extent)
+		return error_set(e, -ENOMEM, "out of memory");
+	image->layers = 1;
+	layer->locator = strdup(url);
+	if (!layer->locator)
+		return error_set(e, -ENOMEM, "out of memory");
+
+	err = stat_layer(layer, &info, e);
+	if (err)
+		return err;
+	err = read_table(layer, &layer->frame, &layer->frames, &layer->ubytes,
+			 e);
+	if (err && err != -ENOENT)
+		return err;
+	table = !err;
+	layer->sums = table && table_has_sums(layer);
+	err = detect_codec(layer, e);
+	if (err)
+		return err;
+	if (table && layer->frames && layer->codec == LAZYFRAME_CODEC_NONE)
+		return error_set(e, -EINVAL, "%s: has a seek table, but its frames are neither zstd's nor LZ4's",
+				 url);
+	if (!table && layer->codec != LAZYFRAME_CODEC_NONE)
+		return error_set(e, -EINVAL, "%s: compressed, but without a seek table, so no part of it can be read alone; decompress it and store it with lazyframe build",
+				 url);
+	if (!table) {
+		layer->ubytes = layer->cbytes;
+		err = make_runs(layer, e);
+		if (err)
+			return err;
+	}
+	if (!layer->ubytes)
+		return error_set(e, -EINVAL, "%s: the image is empty", url);
+
+	err = uuid_of_object(layer, layer->uuid, e);
+	if (err)
+		return err;
+	memcpy(image->uuid, layer->uuid, sizeof(image->uuid));
+	memcpy(image->base_uuid, layer->uuid, sizeof(image->base_uuid));
+	image->bytes = layer->ubytes;
+	image->block_size = LF_META_BLOCK;
+	image->extents = 1;
+	image->extent[0].length = layer->ubytes;
+	return 0;
+}
+
+int image_open(const char *url, struct image **out, struct error *e)
+{
+	size_t len = strlen(url), suffix = strlen(HEADER_SUFFIX);
+	struct image *image = calloc(1, sizeof(*image));
+	int err;
+
+	if (!image)
+		return error_set(e, -ENOMEM, "out of memory");
+	if (len > suffix && !strcmp(url + len - suffix, HEADER_SUFFIX))
+		err = open_header(url, image, e);
+	else
+		err = open_object(url, image, e);
+	if (err) {
+		image_free(image);
+		return err;
+	}
+	*out = image;
+	return 0;
+}
+
+void image_free(struct image *image)
+{
+	u32 i;
+
+	if (!image)
+		return;
+	for (i = 0; i < image->layers; i++) {
+		free(image->layer[i].locator);
+		free(image->layer[i].validator);
+		free(image->layer[i].frame);
+	}
+	free(image->layer);
+	free(image->extent);
+	free(image);
+}
+
+int image_decode_frame(const struct image_layer *layer, u32 index,
+		       const void *data, void *out, struct error *e)
+{
+	const struct lf_frame_pos *pos = &layer->frame[index];
+	const char *why = "";
+	int err;
+
+	err = codec_decode(layer->codec, data, pos->cbytes, out, pos->ubytes,
+			   &why);
+	if (!err && pos->has_sum &&
+	    (u32)XXH64(out, pos->ubytes, 0) != pos->sum) {
+		why = "the content has not the checksum of the seek table";
+		err = -EBADMSG;
+	}
+	if (err)
+		error_set(e, err, "%s: frame %u (U offset %llu, C offset %llu, %u bytes): %s",
+			  layer->locator, index,
+			  (unsigned long long)pos->ustart,
+			  (unsigned long long)pos->cstart, pos->cbytes, why);
+	return err;
+}
+
+int image_read_frame(const struct image_layer *layer, u32 index, void *out,
+		     struct error *e)
+{
+	const struct lf_frame_pos *pos = &layer->frame[index];
+	const struct object_ops *ops = object_ops(layer->locator, e);
+	void *data;
+	int err;
+
+	if (!ops)
+		return -EINVAL;
+	data = malloc(pos->cbytes);
+	if (!data)
+		return error_set(e, -ENOMEM, "out of memory");
+	err = ops->get_range(layer->locator, pos->cstart, data, pos->cbytes,
+			     e);
+	if (!err)
+		err = image_decode_frame(layer, index, data, out, e);
+	free(data);
+	return err;
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd.h"
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *what;
+} subcommands[] = {
+	{ "build", cmd_build, "Store an image: compress it, data first, header last" },
+	{ "inspect", cmd_inspect, "Show what an image consists of" },
+	{ "verify", cmd_verify, "Decode an image and check all of it" },
+	{ "attach", cmd_attach, "Make a block device of an image" },
+	{ "detach", cmd_detach, "Remove such a device" },
+	{ "list", cmd_list, "List such devices" },
+	{ "status", cmd_status, "Show a device's state and counters" },
+	{ "format", cmd_format, "Write a meta device for a dmsetup line of your own" },
+};
+
+static void usage(FILE *out)
+{
+	size_t i;
+
+	fputs("Usage: lazyframe COMMAND [ARGUMENT]...\n\n", out);
+	for (i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
+		fprintf(out, "  %-8s  %s\n", subcommands[i].name,
+			subcommands[i].what);
+	fputs("\nlazyframe COMMAND --help tells more; so does lazyframe(8).\n",
+	      out);
+}
+
+int main(int argc, char **argv)
+{
+	size_t i;
+	int ret;
+
+	if (argc < 2) {
+		usage(stderr);
+		return 2;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
+	    !strcmp(argv[1], "help")) {
+		usage(stdout);
+		return 0;
+	}
+	if (!strcmp(argv[1], "--version")) {
+		puts("lazyframe " LF_VERSION);
+		return 0;
+	}
+	for (i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++) {
+		if (strcmp(argv[1], subcommands[i].name))
+			continue;
+		ret = subcommands[i].run(argc - 1, argv + 1);
+		/* A full disk must not look like success to a script. */
+		if (fflush(stdout) || ferror(stdout)) {
+			perror("lazyframe: writing the output");
+			return ret ? ret : 1;
+		}
+		return ret;
+	}
+	fprintf(stderr, "lazyframe: unknown command %s; lazyframe --help lists them\n",
+		argv[1]);
+	return 2;
+}
