@@ -19,19 +19,26 @@ meta=/var/lib/lazyframe
 
 # dmsetup leaves nodes to udevd; here there is none (until the end)
 dms() { dmsetup --verifyudev "$@"; }
-loops() { losetup -n -O NAME,BACK-FILE; }
+loops() { grep -hs . /sys/block/loop*/loop/backing_file; }
 # what attach could leave behind
-state() { loops; ls -A $meta /run/lazyframe 2>/dev/null; dmsetup ls; ls /dev/mapper; }
+state()
+{
+	echo $meta/* /run/lazyframe/* /dev/mapper/*
+	grep -s . /sys/block/loop*/loop/backing_file /sys/block/dm-*/dm/name
+}
 same_state()
 {
-	state >before
+	local before after
+
+	before=$(state)
 	"$@" || return 1
-	state | diff before -
+	after=$(state)
+	[ "$before" = "$after" ] || { printf '%s\n' "$before" "$after"; return 1; }
 }
 gone()
 {
 	[ ! -e "/dev/mapper/$1" ] && [ ! -e "$meta/$1.meta" ] &&
-		! dmsetup info "$1" >/dev/null 2>&1 &&
+		! grep -sx "$1" /sys/block/dm-*/dm/name &&
 		! loops | grep -F "/$1.meta"
 }
 json() { python3 -c "import json, sys; d = json.load(sys.stdin); sys.exit(not ($1))"; }

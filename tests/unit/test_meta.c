@@ -42,7 +42,7 @@ static char *word(const char *prefix, size_t max)
 	char *s = malloc(len + 1);
 	size_t i;
 
-	strcpy(s, prefix);
+	memcpy(s, prefix, strlen(prefix));
 	for (i = strlen(prefix); i < len; i++)
 		s[i] = 'a' + rnd(26);
 	s[len] = 0;
@@ -364,20 +364,25 @@ FIXTURE_SETUP(refused)
 	u8 old[2 * LF_META_BLOCK];
 
 	memset(self, 0, sizeof(*self));
-	strcpy(self->locator, "file:///x");
-	self->frame[0].ubytes = self->frame[0].cbytes = 4096;
-	self->frame[1].ustart = self->frame[1].cstart = 4096;
-	self->frame[1].ubytes = self->frame[1].cbytes = 4096;
+	snprintf(self->locator, sizeof(self->locator), "file:///x");
+	self->frame[0].ubytes = 4096;
+	self->frame[0].cbytes = 4096;
+	self->frame[1].ustart = 4096;
+	self->frame[1].cstart = 4096;
+	self->frame[1].ubytes = 4096;
+	self->frame[1].cbytes = 4096;
 	self->layer.uuid[0] = 1;
 	self->layer.codec = LAZYFRAME_CODEC_LZ4;
 	self->layer.frames = 2;
 	self->layer.frame = self->frame;
-	self->layer.ubytes = self->layer.cbytes = 8192;
+	self->layer.ubytes = 8192;
+	self->layer.cbytes = 8192;
 	self->layer.locator = self->locator;
 	self->layer.validator = self->validator;
 	self->extent.length = 8192;
 	self->image.bytes = 8192;
-	self->image.layers = self->image.extents = 1;
+	self->image.layers = 1;
+	self->image.extents = 1;
 	self->image.layer = &self->layer;
 	self->image.extent = &self->extent;
 	self->fd = scratch();
