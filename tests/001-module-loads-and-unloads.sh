@@ -10,6 +10,6 @@ check "it unloads" rmmod lazyframe
 check "without its target" eval "! dmsetup targets | grep '^lazyframe '"
 check "and without the device" test ! -e /dev/lazyframe
 check "it loads again" modprobe lazyframe
-check "50 times" eval 'for i in $(seq 50); do
+check "20 times" eval 'for i in $(seq 20); do
 	rmmod lazyframe && modprobe lazyframe || exit 1; done'
 finish

@@ -77,16 +77,22 @@ counters_add_up()
 	return $bad
 }
 
+# devices: names of all lazyframe devices
+devices()
+{
+	dmsetup ls --target lazyframe | awk '!/^No devices/ { print $1 }'
+}
+
 # devices_remove: every lazyframe device and what lies on it
 devices_remove()
 {
 	local round
 
 	for round in 1 2 3 4; do
-		dmsetup ls --target lazyframe 2>/dev/null | grep -q . || return 0
+		[ -n "$(devices)" ] || return 0
 		dmsetup remove_all --force --noudevsync >/dev/null 2>&1
 	done
-	dmsetup ls --target lazyframe
+	devices
 	return 1
 }
 
