@@ -587,7 +587,13 @@ static int check(struct lf_table *table, const char **why)
 TEST_F(table, runs_have_1_to_32_frames)
 {
 	TABLE_OK();
-	REFUSE_TABLE(run[1].first, cpu_to_le32(33));	/* 33 in run 0 */
+	self->table.runs = 1;
+	self->table.frames = 32;
+	TABLE_OK();
+	self->table.frames = 33;
+	EXPECT_EQ(-EINVAL, check(&self->table, &self->why));
+	self->table.runs = 3;
+	self->table.frames = 35;
 	REFUSE_TABLE(run[1].first, cpu_to_le32(0));	/* none in run 0 */
 	REFUSE_TABLE(run[1].first, cpu_to_le32(34));	/* none in run 1 */
 	REFUSE_TABLE(run[1].first, cpu_to_le32(~0U));

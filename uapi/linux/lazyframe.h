@@ -45,7 +45,7 @@
 #define LAZYFRAME_REQ_PREFETCH	(1U << 0)
 /*
  * A reader now waits for a request that was posted as prefetch. Not a new
- * request: same tag, same frame. It may arrive after the request's last
+ * request: same tag, same frame; the deadline is the reader's. It may arrive after the request's last
  * answer was sent; then it is to be ignored.
  */
 #define LAZYFRAME_REQ_PROMOTE	(1U << 1)
@@ -61,7 +61,8 @@
  *	      ended, 0 for none; the kernel gives up at this time by itself
  * @length: C length of the frame, bytes
  * @have: bytes of it that the kernel holds already; answers start here
- * @tag: names the request in answers
+ * @tag: names the request in answers; modulo the number of tags it is the
+ *	 number of a slot that no other open request has
  * @flags: LAZYFRAME_REQ_*
  * @reserved: zero
  */
@@ -85,9 +86,11 @@ struct lazyframe_request {
  * @entries: size of @request, a power of two
  * @entry_bytes: sizeof(struct lazyframe_request)
  * @reserved: zero
- * @request: the entries. A tag stays the helper's until its last answer, and
- *	     @entries is twice the number of tags (a request and its promotion),
- *	     so an entry is never overwritten before it was read.
+ * @request: the entries. A request that was not read yet cannot have been
+ *	     answered, so its slot is not used again; unread there can be, for
+ *	     each tag, the promotion of the last request, the next request and
+ *	     its promotion. @entries is at least three times the number of
+ *	     tags, so none is overwritten before it was read.
  */
 struct lazyframe_ring {
 	__u64 head;

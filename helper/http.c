@@ -1,0 +1,535 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One pool of easy handles, made at the start; libcurl's sockets are watched by
+ * the daemon's loop. Bytes go from libcurl's receive buffer to fetch_bytes(), in
+ * its write callback. Before the first one, check() has seen the whole head of
+ * the final answer.
+ */
+#include <ctype.h>
+#include <curl/curl.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/queue.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "http.h"
+#include "log.h"
+
+#define BUFFER_BYTES	(256 << 10)
+#define CAFILE_MAX	(16 << 20)
+/* The body of an error is read up to here, so that the connection lives on. */
+#define SWALLOW_MAX	65536
+#define MAX_REDIRECTS	5L
+
+struct transfer {
+	TAILQ_ENTRY(transfer) link;	/* in http->idle */
+	CURL *easy;
+	struct range *range;
+	struct curl_slist header[2];
+	char if_match[16 + LAZYFRAME_VALIDATOR_MAX];
+	char error[CURL_ERROR_SIZE];
+	char why[CURL_ERROR_SIZE + 64];
+	int err;			/* what check() or fetch_bytes() said */
+	bool checked;
+};
+
+struct http {
+	struct transport transport;
+	struct loop *loop;
+	CURLM *multi;
+	int timer;
+	struct curl_blob authorities;
+	TAILQ_HEAD(, transfer) idle;
+	struct transfer *pool;
+	unsigned int transfers;
+};
+
+/* The answer's head */
+
+/* The only header of this name, or NULL; two of them are as bad as none. */
+static const char *header(CURL *easy, const char *name)
+{
+	struct curl_header *h;
+
+	if (curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &h) ||
+	    h->amount != 1)
+		return NULL;
+	return h->value;
+}
+
+static bool parse_u64(const char **p, u64 *value)
+{
+	if (!isdigit((unsigned char)**p))
+		return false;
+	*value = 0;
+	for (; isdigit((unsigned char)**p); (*p)++)
+		if (check_mul_overflow(*value, (u64)10, value) ||
+		    check_add_overflow(*value, (u64)(**p - '0'), value))
+			return false;
+	return true;
+}
+
+/* "bytes first-last/size" or "bytes first-last/" and an asterisk (*size is 0) */
+static bool parse_content_range(const char *p, u64 *first, u64 *last, u64 *size)
+{
+	if (strncasecmp(p, "bytes ", 6))
+		return false;
+	p += 6;
+	if (!parse_u64(&p, first) || *p++ != '-' || !parse_u64(&p, last) ||
+	    *p++ != '/')
+		return false;
+	if (*p == '*') {
+		*size = 0;
+		p++;
+	} else if (!parse_u64(&p, size) || *size <= *last) {
+		return false;
+	}
+	return !*p && *first <= *last;
+}
+
+/* A strong tag: quoted, no quote, space or control character inside. */
+static bool strong(const char *etag)
+{
+	size_t len = strlen(etag), i;
+
+	if (len < 2 || len >= LAZYFRAME_VALIDATOR_MAX || etag[0] != '"' ||
+	    etag[len - 1] != '"')
+		return false;
+	for (i = 1; i < len - 1; i++)
+		if (etag[i] <= ' ' || etag[i] == '"' || etag[i] == 0x7f)
+			return false;
+	return true;
+}
+
+static int check_status(struct transfer *t, long status)
+{
+	snprintf(t->why, sizeof(t->why), "HTTP status %ld", status);
+	switch (status) {
+	case 200:
+	case 206:
+		return 0;
+	case 404:
+	case 410:
+		return -ENOENT;
+	case 401:
+	case 403:
+		return -EACCES;
+	case 412:
+	case 416:
+		/* The tag or the size is not the one that we know. */
+		return -ESTALE;
+	default:
+		return -EAGAIN;
+	}
+}
+
+/* Is this answer the range that was asked for? 0 or a negative errno, t->why. */
+static int check(struct transfer *t)
+{
+	struct range *range = t->range;
+	u64 first = 0, last, size = 0, len = range->last + 1 - range->first;
+	const char *value;
+	curl_off_t length = -1;
+	long status = 0;
+	int err;
+
+	t->checked = true;
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+	err = check_status(t, status);
+	if (err)
+		return err;
+	value = header(t->easy, "Content-Encoding");
+	if (value && strcasecmp(value, "identity")) {
+		snprintf(t->why, sizeof(t->why), "Content-Encoding is %.64s",
+			 value);
+		return -EAGAIN;
+	}
+	if (status == 200) {
+		if (length < 0 || range->first || (u64)length != len ||
+		    (range->size && range->size != len)) {
+			snprintf(t->why, sizeof(t->why),
+				 "HTTP status 200: the server ignores ranges");
+			return -EAGAIN;
+		}
+		size = len;
+	} else {
+		value = header(t->easy, "Content-Range");
+		if (!value ||
+		    !parse_content_range(value, &first, &last, &size) ||
+		    first != range->first || last != range->last) {
+			snprintf(t->why, sizeof(t->why),
+				 "Content-Range is %.64s, %" PRIu64 "-%" PRIu64 " was asked for",
+				 value ? value : "missing", range->first,
+				 range->last);
+			/* Cut short by the end of a smaller object? */
+			if (value && size && size <= range->last)
+				return -ESTALE;
+			return -EAGAIN;
+		}
+		if (range->size && !size) {
+			snprintf(t->why, sizeof(t->why),
+				 "Content-Range does not tell the object's size");
+			return -EAGAIN;
+		}
+		if (length >= 0 && (u64)length != len) {
+			snprintf(t->why, sizeof(t->why),
+				 "Content-Length is %" CURL_FORMAT_CURL_OFF_T " for %" PRIu64 " bytes",
+				 length, len);
+			return -EAGAIN;
+		}
+	}
+	value = header(t->easy, "ETag");
+	return fetch_identity(range, value && strong(value) ? value : "", size,
+			      t->why, sizeof(t->why));
+}
+
+static size_t on_bytes(char *bytes, size_t one, size_t len, void *arg)
+{
+	struct transfer *t = arg;
+	curl_off_t length;
+
+	(void)one;
+	if (!t->checked)
+		t->err = check(t);
+	if (!t->err) {
+		t->err = fetch_bytes(t->range, bytes, len);
+		if (t->err == -EPROTO) {
+			t->err = -EAGAIN;
+			snprintf(t->why, sizeof(t->why),
+				 "more bytes came than were asked for");
+		}
+		return t->err ? 0 : len;
+	}
+	if (!curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T,
+			       &length) &&
+	    length >= 0 && length <= SWALLOW_MAX)
+		return len;
+	return 0;
+}
+
+/* The life of a transfer */
+
+static void release(struct http *h, struct transfer *t)
+{
+	curl_multi_remove_handle(h->multi, t->easy);
+	t->range = NULL;
+	TAILQ_INSERT_HEAD(&h->idle, t, link);
+}
+
+static int http_start(struct transport *transport, struct range *range)
+{
+	struct http *h = (struct http *)transport;
+	struct transfer *t = TAILQ_FIRST(&h->idle);
+	bool tls = !strncasecmp(range->url, "https:", 6);
+	CURL *easy = t->easy;
+	char bytes[64];
+
+	snprintf(bytes, sizeof(bytes), "%" PRIu64 "-%" PRIu64, range->first,
+		 range->last);
+	t->header[0].next = NULL;
+	if (strong(range->validator)) {
+		snprintf(t->if_match, sizeof(t->if_match), "If-Match: %s",
+			 range->validator);
+		t->header[0].next = &t->header[1];
+	}
+	t->err = 0;
+	t->checked = false;
+	t->error[0] = 0;
+	/*
+	 * Waiting for a connection that may take many streams is right only
+	 * where HTTP/2 is possible; else it would make transfers queue up
+	 * behind the first one's answer.
+	 */
+	if (curl_easy_setopt(easy, CURLOPT_URL, range->url) ||
+	    curl_easy_setopt(easy, CURLOPT_RANGE, bytes) ||
+	    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+			     (long)(range->wait_ns / NSEC_PER_MSEC) + 1) ||
+	    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
+			     tls ? CURL_HTTP_VERSION_2TLS :
+				   CURL_HTTP_VERSION_1_1) ||
+	    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, (long)tls))
+		return -ENOMEM;
+	if (curl_multi_add_handle(h->multi, easy))
+		return -ENOMEM;
+	TAILQ_REMOVE(&h->idle, t, link);
+	t->range = range;
+	range->transfer = t;
+	return 0;
+}
+
+/*
+ * A transfer that ends without a byte: was it the right object at least? Then
+ * fetch.c knows that the trouble is with these bytes, not with the server.
+ */
+static int check_late(struct transfer *t)
+{
+	long status = 0;
+	int err = 0;
+
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (!t->checked && status == 206)
+		err = check(t);
+	/* A head that was cut off lacks lines; that is not the cause. */
+	return err == -EAGAIN ? 0 : err;
+}
+
+static void http_abort(struct transport *transport, struct range *range)
+{
+	struct transfer *t = range->transfer;
+
+	check_late(t);
+	release((struct http *)transport, t);
+}
+
+/* Retry-After, unless the server names a moment in the past. */
+static u64 retry_after(CURL *easy)
+{
+	curl_off_t seconds = 0;
+
+	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
+	if (seconds < 0 || (u64)seconds > NEVER / NSEC_PER_SEC)
+		return 0;
+	return seconds * NSEC_PER_SEC;
+}
+
+static void finish(struct http *h, struct transfer *t, CURLcode code)
+{
+	struct range *range = t->range;
+	u64 after = 0;
+	long status = 0;
+	int err = t->err;
+
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (!err && !t->checked)
+		err = code ? check_late(t) : check(t);
+	if (!err && code) {
+		err = -EAGAIN;
+		/* Our own URL, not one that a server sent us to. */
+		if (code == CURLE_URL_MALFORMAT && !status)
+			err = -EPROTO;
+		snprintf(t->why, sizeof(t->why), "%s",
+			 *t->error ? t->error : curl_easy_strerror(code));
+	}
+	if (err == -EAGAIN)
+		after = retry_after(t->easy);
+	release(h, t);
+	fetch_done(range, err, t->why, after);
+}
+
+static void reap(struct http *h)
+{
+	struct CURLMsg *msg;
+	int left;
+
+	while ((msg = curl_multi_info_read(h->multi, &left))) {
+		struct transfer *t;
+		CURLcode code = msg->data.result;
+
+		if (msg->msg != CURLMSG_DONE)
+			continue;
+		/* The message dies with curl_multi_remove_handle(). */
+		if (!curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &t))
+			finish(h, t, code);
+	}
+}
+
+/* libcurl and the loop */
+
+static void on_socket(void *arg, int fd, u32 events)
+{
+	struct http *h = arg;
+	int mask = 0, running;
+
+	if (events & EPOLLIN)
+		mask |= CURL_CSELECT_IN;
+	if (events & EPOLLOUT)
+		mask |= CURL_CSELECT_OUT;
+	if (events & (EPOLLERR | EPOLLHUP))
+		mask |= CURL_CSELECT_ERR;
+	curl_multi_socket_action(h->multi, fd, mask, &running);
+	reap(h);
+}
+
+static void on_timer(void *arg, int fd, u32 events)
+{
+	struct http *h = arg;
+	int running;
+
+	(void)fd;
+	(void)events;
+	curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	reap(h);
+}
+
+static int watch(CURL *easy, curl_socket_t fd, int what, void *arg, void *data)
+{
+	struct http *h = arg;
+	u32 events = 0;
+
+	(void)easy;
+	(void)data;
+	if (what == CURL_POLL_REMOVE) {
+		loop_unwatch(h->loop, fd);
+		return 0;
+	}
+	if (what & CURL_POLL_IN)
+		events |= EPOLLIN;
+	if (what & CURL_POLL_OUT)
+		events |= EPOLLOUT;
+	return loop_watch(h->loop, fd, events, on_socket, h) ? -1 : 0;
+}
+
+static int set_timer(CURLM *multi, long ms, void *arg)
+{
+	struct http *h = arg;
+
+	(void)multi;
+	timer_set(h->timer, ms < 0 ? NEVER : now_ns() + ms * NSEC_PER_MSEC);
+	return 0;
+}
+
+static int trace(CURL *easy, curl_infotype type, char *text, size_t len,
+		 void *arg)
+{
+	(void)easy;
+	(void)arg;
+	if (type == CURLINFO_TEXT)
+		log_debug("libcurl: %.*s",
+			  (int)(len && text[len - 1] == '\n' ? len - 1 : len),
+			  text);
+	return 0;
+}
+
+/* Construction */
+
+static int read_authorities(struct http *h, const char *path)
+{
+	struct stat st;
+	char *data = NULL;
+	ssize_t n;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &st))
+		goto fail;
+	errno = EFBIG;
+	if (!S_ISREG(st.st_mode) || st.st_size > CAFILE_MAX)
+		goto fail;
+	data = malloc(st.st_size + 1);
+	n = data ? read(fd, data, st.st_size) : -1;
+	if (n < 0)
+		goto fail;
+	close(fd);
+	h->authorities = (struct curl_blob){
+		.data = data,
+		.len = n,
+		.flags = CURL_BLOB_NOCOPY,
+	};
+	return 0;
+fail:
+	log_err("%s: cannot read certificate authorities: %s", path,
+		strerror(errno));
+	free(data);
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+static int make_transfer(struct http *h, struct transfer *t, bool verbose)
+{
+	static char identity[] = "Accept-Encoding: identity";
+	CURL *easy = curl_easy_init();
+
+	t->easy = easy;
+	if (!easy)
+		return -1;
+	t->header[0].data = identity;
+	t->header[1].data = t->if_match;
+#define set(option, value) curl_easy_setopt(easy, CURLOPT_##option, value)
+	if (set(PRIVATE, t) || set(ERRORBUFFER, t->error) ||
+	    set(WRITEFUNCTION, on_bytes) || set(WRITEDATA, t) ||
+	    set(HTTPHEADER, t->header) || set(USERAGENT, "lazyframed") ||
+	    set(PROTOCOLS_STR, "http,https") ||
+	    set(REDIR_PROTOCOLS_STR, "http,https") ||
+	    set(FOLLOWLOCATION, 1L) || set(MAXREDIRS, MAX_REDIRECTS) ||
+	    set(BUFFERSIZE, (long)BUFFER_BYTES) || set(NOSIGNAL, 1L) ||
+	    set(NOPROGRESS, 1L) || set(TCP_KEEPALIVE, 1L) ||
+	    set(HTTP_CONTENT_DECODING, 0L) || set(SUPPRESS_CONNECT_HEADERS, 1L))
+		return -1;
+	/* Nothing of TLS may come from disk later. */
+	if (set(CAINFO, NULL) || set(CAPATH, NULL) ||
+	    (h->authorities.data && set(CAINFO_BLOB, &h->authorities)))
+		return -1;
+	if (verbose && (set(DEBUGFUNCTION, trace) || set(VERBOSE, 1L)))
+		return -1;
+#undef set
+	return 0;
+}
+
+struct transport *http_new(struct loop *loop, const struct http_options *opt)
+{
+	static const char *const schemes[] = { "https", "http", NULL };
+	unsigned int i, n = fetch_transfers(opt->connections);
+	struct http *h = calloc(1, sizeof(*h));
+
+	if (!h || curl_global_init(CURL_GLOBAL_DEFAULT)) {
+		log_err("cannot start libcurl");
+		free(h);
+		return NULL;
+	}
+	h->transport.schemes = schemes;
+	h->transport.start = http_start;
+	h->transport.abort = http_abort;
+	h->loop = loop;
+	h->timer = loop_timer(loop, on_timer, h);
+	h->multi = curl_multi_init();
+	h->pool = calloc(n, sizeof(*h->pool));
+	TAILQ_INIT(&h->idle);
+	if (opt->cafile && read_authorities(h, opt->cafile))
+		goto fail;
+	if (h->timer < 0 || !h->multi || !h->pool)
+		goto nomem;
+#define set(option, value) curl_multi_setopt(h->multi, CURLMOPT_##option, value)
+	if (set(SOCKETFUNCTION, watch) || set(SOCKETDATA, h) ||
+	    set(TIMERFUNCTION, set_timer) || set(TIMERDATA, h) ||
+	    set(PIPELINING, CURLPIPE_MULTIPLEX) || set(MAXCONNECTS, (long)n) ||
+	    set(MAX_TOTAL_CONNECTIONS, (long)n) ||
+	    set(MAX_CONCURRENT_STREAMS, (long)opt->connections))
+		goto nomem;
+#undef set
+	for (i = 0; i < n; i++) {
+		h->transfers++;
+		if (make_transfer(h, &h->pool[i], opt->verbose))
+			goto nomem;
+		TAILQ_INSERT_TAIL(&h->idle, &h->pool[i], link);
+	}
+	return &h->transport;
+nomem:
+	log_err("libcurl refuses its options or there is no memory");
+fail:
+	http_free(&h->transport);
+	return NULL;
+}
+
+void http_free(struct transport *t)
+{
+	struct http *h = (struct http *)t;
+	unsigned int i;
+
+	for (i = 0; i < h->transfers; i++)
+		curl_easy_cleanup(h->pool[i].easy);
+	if (h->multi)
+		curl_multi_cleanup(h->multi);
+	if (h->timer >= 0) {
+		loop_unwatch(h->loop, h->timer);
+		close(h->timer);
+	}
+	free(h->authorities.data);
+	free(h->pool);
+	free(h);
+	curl_global_cleanup();
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../kmod/pure.h"
+#include "state.h"
+
+static const char *const dirs[] = { STATE_DIR, STATE_RUN_DIR };
+
+static int make_dir(const char *dir)
+{
+	return mkdir(dir, 0700) && errno != EEXIST ? -errno : 0;
+}
+
+int state_lock(struct error *e)
+{
+	static const char path[] = STATE_RUN_DIR "/lock";
+	int fd, err;
+
+	err = make_dir(STATE_RUN_DIR);
+	if (err)
+		return error_set(e, err, "%s: %s", STATE_RUN_DIR,
+				 strerror(-err));
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return error_set(e, -errno, "%s: %s", path, strerror(errno));
+	while (flock(fd, LOCK_EX)) {
+		if (errno == EINTR)
+			continue;
+		err = error_set(e, -errno, "%s: %s", path, strerror(errno));
+		close(fd);
+		return err;
+	}
+	return 0;
+}
+
+int state_each_meta(const char *name, unsigned int index,
+		    char path[STATE_PATH])
+{
+	if (index >= ARRAY_SIZE(dirs))
+		return -ENOENT;
+	snprintf(path, STATE_PATH, "%s/%s.meta", dirs[index], name);
+	return 0;
+}
+
+int state_meta_path(const char *name, char path[STATE_PATH], struct error *e)
+{
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; !state_each_meta(name, i, path); i++) {
+		err = make_dir(dirs[i]);
+		/* A file system that is mounted read-only refuses even root. */
+		if (!err && access(dirs[i], W_OK | X_OK))
+			err = -errno;
+		if (!err)
+			return 0;
+	}
+	return error_set(e, err, "neither %s nor %s can be written: %s",
+			 STATE_DIR, STATE_RUN_DIR, strerror(-err));
+}

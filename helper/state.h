@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What attach leaves on the host and detach takes away again: the meta files
+ * of devices that were attached without --meta.
+ */
+#ifndef LF_STATE_H
+#define LF_STATE_H
+
+#include "error.h"
+
+#define STATE_DIR	"/var/lib/lazyframe"	/* survives a reboot */
+#define STATE_RUN_DIR	"/run/lazyframe"	/* where that cannot be written */
+#define STATE_PATH	256	/* bytes, enough for each path here */
+
+/**
+ * state_lock - one attach or detach at a time on this host
+ *
+ * Waits for others; ends with the process. Return: 0 or a negative errno.
+ */
+int state_lock(struct error *e);
+
+/**
+ * state_meta_path - where the meta file of a new device goes
+ * @path: out
+ */
+int state_meta_path(const char *name, char path[STATE_PATH], struct error *e);
+
+/**
+ * state_each_meta - the places where the meta file of a device may be
+ * @index: 0, 1, ...
+ *
+ * Return: 0, -ENOENT behind the last one.
+ */
+int state_each_meta(const char *name, unsigned int index,
+		    char path[STATE_PATH]);
+
+#endif

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Decoding: a pool of contexts, each with room for one decoded frame.
+ *
+ * There is a context per CPU (up to a limit), allocated before any read needs
+ * one, so decoding never allocates. Who finds none free waits for a decode to
+ * end, never for the helper. A context remembers what it decoded last:
+ * sequential small reads of one frame decode it once.
+ */
+#include <linux/cpumask.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/zstd.h>
+
+#include "lazyframe.h"
+#include "lz4frame.h"
+
+#define MAX_CONTEXTS	16
+
+/**
+ * struct context - what one decode needs
+ * @node: in pool.idle; most recently used first
+ * @serial: of the frame whose content is in @out; 0: none
+ * @out_bytes: size of @out
+ * @out: one frame's content; NULL before any layer was mapped
+ * @workspace: zstd's
+ */
+struct context {
+	struct list_head node;
+	u64 serial;
+	u32 out_bytes;
+	void *out;
+	void *workspace;
+};
+
+static struct {
+	spinlock_t lock;		/* of @idle */
+	struct list_head idle;
+	wait_queue_head_t wait;
+	unsigned int contexts;
+	size_t workspace_bytes;
+	struct mutex grow_lock;		/* one lf_codec_reserve() at a time */
+	struct context context[MAX_CONTEXTS];
+} pool;
+
+/* Prefer the one that holds @serial already; else the longest unused. */
+static struct context *context_try(u64 serial)
+{
+	struct context *ctx, *found = NULL;
+
+	spin_lock(&pool.lock);
+	list_for_each_entry(ctx, &pool.idle, node) {
+		found = ctx;
+		if (ctx->serial == serial)
+			break;
+	}
+	if (found)
+		list_del(&found->node);
+	spin_unlock(&pool.lock);
+	return found;
+}
+
+static struct context *context_get(u64 serial)
+{
+	struct context *ctx;
+
+	wait_event(pool.wait, (ctx = context_try(serial)));
+	return ctx;
+}
+
+static void context_put(struct context *ctx)
+{
+	spin_lock(&pool.lock);
+	list_add(&ctx->node, &pool.idle);
+	spin_unlock(&pool.lock);
+	wake_up(&pool.wait);
+}
+
+static int decode_zstd(struct context *ctx, const struct lf_frame *frame,
+		       const char **why)
+{
+	zstd_dctx *dctx;
+	size_t n;
+
+	dctx = zstd_init_dctx(ctx->workspace, pool.workspace_bytes);
+	if (!dctx) {
+		*why = "no zstd context";
+		return -EBADMSG;
+	}
+	n = zstd_decompress_dctx(dctx, ctx->out, frame->pos.ubytes, frame->data,
+				 frame->pos.cbytes);
+	if (zstd_is_error(n)) {
+		*why = "zstd refuses it";
+		return -EBADMSG;
+	}
+	if (n != frame->pos.ubytes) {
+		*why = "its content is too short";
+		return -EBADMSG;
+	}
+	return 0;
+}
+
+static int decode_lz4(struct context *ctx, const struct lf_frame *frame,
+		      const char **why)
+{
+	return lf_lz4_frame_decode(frame->data, frame->pos.cbytes, ctx->out,
+				   frame->pos.ubytes, why);
+}
+
+/* A raw frame is its content. */
+static const struct codec {
+	int (*decode)(struct context *ctx, const struct lf_frame *frame,
+		      const char **why);
+} codecs[] = {
+	[LAZYFRAME_CODEC_NONE] = { NULL },
+	[LAZYFRAME_CODEC_ZSTD] = { decode_zstd },
+	[LAZYFRAME_CODEC_LZ4] = { decode_lz4 },
+};
+
+static void copy_to_bio(struct bio *bio, struct bvec_iter *iter,
+			const void *from, u32 len)
+{
+	while (len) {
+		struct bio_vec bv = bio_iter_iovec(bio, *iter);
+
+		bv.bv_len = min(bv.bv_len, len);
+		memcpy_to_bvec(&bv, from);
+		bio_advance_iter_single(bio, iter, bv.bv_len);
+		from += bv.bv_len;
+		len -= bv.bv_len;
+	}
+}
+
+/* Checked once: @data is constant, and so is what it decodes to. */
+static int verify(struct lf_frame *frame, const void *content, const char **why)
+{
+	if (READ_ONCE(frame->verified))
+		return 0;
+	if (frame->pos.has_sum &&
+	    (u32)xxh64(content, frame->pos.ubytes, 0) != frame->pos.sum) {
+		*why = "its content does not match the frame table's checksum";
+		return -EBADMSG;
+	}
+	WRITE_ONCE(frame->verified, true);
+	return 0;
+}
+
+static int read_raw(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
+		    struct bvec_iter *iter, const char **why)
+{
+	int err = verify(frame, frame->data, why);
+
+	if (!err)
+		copy_to_bio(bio, iter, frame->data + off, len);
+	return err;
+}
+
+static int read_coded(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
+		      struct bvec_iter *iter, const char **why)
+{
+	struct context *ctx = context_get(frame->serial);
+	int err = 0;
+
+	if (ctx->serial != frame->serial) {
+		ctx->serial = 0;
+		atomic64_inc(&lf_module_stat[LF_DECODES]);
+		err = codecs[frame->codec].decode(ctx, frame, why);
+		if (!err)
+			err = verify(frame, ctx->out, why);
+		if (!err)
+			ctx->serial = frame->serial;
+	}
+	if (!err)
+		copy_to_bio(bio, iter, ctx->out + off, len);
+	context_put(ctx);
+	return err;
+}
+
+int lf_codec_read(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
+		  struct bvec_iter *iter)
+{
+	const char *why = "";
+	int err;
+
+	if (codecs[frame->codec].decode)
+		err = read_coded(frame, off, len, bio, iter, &why);
+	else
+		err = read_raw(frame, off, len, bio, iter, &why);
+	if (err)
+		DMERR_LIMIT("layer %pUb, frame at C offset %llu: %s",
+			    frame->layer->uuid, frame->pos.cstart, why);
+	return err ? -EBADMSG : 0;
+}
+
+/*
+ * ----------------------------------------------------------------
+ * The pool's size
+ * ----------------------------------------------------------------
+ */
+
+/* An idle context with less room than @ubytes, taken; else NULL. */
+static struct context *context_try_small(u32 ubytes)
+{
+	struct context *ctx;
+
+	spin_lock(&pool.lock);
+	list_for_each_entry(ctx, &pool.idle, node) {
+		if (ctx->out_bytes < ubytes) {
+			list_del(&ctx->node);
+			goto out;
+		}
+	}
+	ctx = NULL;
+out:
+	spin_unlock(&pool.lock);
+	return ctx;
+}
+
+static bool all_large(u32 ubytes)
+{
+	unsigned int i;
+
+	for (i = 0; i < pool.contexts; i++)
+		if (READ_ONCE(pool.context[i].out_bytes) < ubytes)
+			return false;
+	return true;
+}
+
+int lf_codec_reserve(u32 ubytes)
+{
+	struct context *ctx;
+	int err = 0;
+	void *out;
+
+	mutex_lock(&pool.grow_lock);
+	while (!err) {
+		ctx = NULL;
+		wait_event(pool.wait, all_large(ubytes) ||
+			   (ctx = context_try_small(ubytes)));
+		if (!ctx)
+			break;
+		out = kvmalloc(ubytes, GFP_KERNEL);
+		if (out) {
+			kvfree(ctx->out);
+			ctx->out = out;
+			ctx->serial = 0;
+			WRITE_ONCE(ctx->out_bytes, ubytes);
+		} else {
+			err = -ENOMEM;
+		}
+		context_put(ctx);
+	}
+	mutex_unlock(&pool.grow_lock);
+	return err;
+}
+
+int lf_codec_init(void)
+{
+	unsigned int i;
+
+	spin_lock_init(&pool.lock);
+	mutex_init(&pool.grow_lock);
+	INIT_LIST_HEAD(&pool.idle);
+	init_waitqueue_head(&pool.wait);
+	pool.contexts = min_t(unsigned int, num_online_cpus(), MAX_CONTEXTS);
+	pool.workspace_bytes = zstd_dctx_workspace_bound();
+	for (i = 0; i < pool.contexts; i++) {
+		struct context *ctx = &pool.context[i];
+
+		ctx->workspace = kvmalloc(pool.workspace_bytes, GFP_KERNEL);
+		if (!ctx->workspace) {
+			lf_codec_exit();
+			return -ENOMEM;
+		}
+		list_add(&ctx->node, &pool.idle);
+	}
+	return 0;
+}
+
+void lf_codec_exit(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < pool.contexts; i++) {
+		kvfree(pool.context[i].workspace);
+		kvfree(pool.context[i].out);
+	}
+}

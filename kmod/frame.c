@@ -1,0 +1,1012 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Frames: what is here, what is on its way, and who waits. The only file that
+ * changes a frame's state.
+ *
+ * One fetch per frame, however many wait
+ * --------------------------------------
+ * A frame is found by (layer, C offset) in one hash. Looking up takes RCU and
+ * a reference; inserting takes frames.lock and looks again first, so the
+ * second of two readers finds the first one's frame and parks on it.
+ *
+ * Why a parked read cannot be lost
+ * --------------------------------
+ * A read is on its frame's list of waiters and on its device's list of parked
+ * reads, both or none, under frames.lock. Three things take it off, each
+ * under the lock and each by queueing its work exactly once: the frame becomes
+ * READY or FAILED; the device's policy gives up on it (review). A frame with
+ * waiters is WANTED or SENT. WANTED is on a want list, which every event that
+ * could make room (an answer, a free slot, freed memory, a new helper) looks
+ * through again. SENT has a slot, which ends by an answer or with its session.
+ *
+ *	reader				helper
+ *	lookup: SENT
+ *					last byte: lock, READY, wake, unlock
+ *	lock: state is READY: no
+ *	parking, served at once
+ *
+ * Memory
+ * ------
+ * A frame's buffer is charged before it is allocated, so the cache never
+ * exceeds its limit, with one exception: where nothing is on its way, one
+ * frame may go over it, or a limit below a frame's size would stop the device.
+ * READY frames are evicted in second-chance order. Readers hold references, so
+ * eviction never takes bytes from under a decode or a read that was promised
+ * them; their memory stays charged until they let go.
+ */
+#include <linux/hash.h>
+#include <linux/jiffies.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/nospec.h>
+#include <linux/rculist.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "fill.h"
+#include "lazyframe.h"
+
+#define HASH_BITS	14
+#define RETRY_DELAY	(HZ / 50)
+#define REVIEW_PERIOD	(HZ / 4)
+
+/**
+ * struct slot - one tag
+ * @frame: what the helper brings; NULL if the tag is free, or if the frame's
+ *	   layer went away: then the answer is taken and thrown away
+ * @tag: current value, 0 if free; the low bits are the slot's number
+ * @uses: makes the next tag differ from the last
+ * @cbytes: size of the answer
+ * @have: bytes of it that arrived
+ * @filling: a write() is copying into the frame
+ */
+struct slot {
+	struct lf_frame *frame;
+	u32 tag;
+	u32 uses;
+	u32 cbytes;
+	u32 have;
+	bool filling;
+};
+
+static struct {
+	spinlock_t lock;		/* of all here but what says otherwise */
+	struct hlist_head *hash;
+	struct list_head demand;	/* WANTED, somebody waits */
+	struct list_head prefetch;	/* WANTED, nobody does yet */
+	struct list_head lru;		/* READY; the oldest first */
+	struct list_head starved;	/* reads that got no memory for a frame */
+	struct slot slot[LF_TAGS];
+	unsigned int slots_used;
+	unsigned int next_slot;
+	unsigned int count;		/* hashed frames */
+	u64 serial;
+	struct lf_session *session;
+	u64 generation;
+	unsigned long changed;		/* jiffies when @session last changed */
+	atomic64_t charged;		/* bytes of all frames' buffers */
+	struct kmem_cache *slab;
+	struct mutex post_lock;		/* one poster at a time */
+	struct delayed_work post_work;
+	struct delayed_work starved_work;
+} frames;
+
+static unsigned long cache_mib = 128;
+
+unsigned long lf_cache_limit(void)
+{
+	return READ_ONCE(cache_mib) << 20;
+}
+
+u64 lf_cache_used(void)
+{
+	return atomic64_read(&frames.charged);
+}
+
+unsigned int lf_cache_frames(void)
+{
+	return READ_ONCE(frames.count);
+}
+
+bool lf_helper_attached(void)
+{
+	return READ_ONCE(frames.session);
+}
+
+/*
+ * ----------------------------------------------------------------
+ * References and the hash
+ * ----------------------------------------------------------------
+ */
+
+static struct hlist_head *bucket(const struct lf_layer *layer, u64 cstart)
+{
+	return &frames.hash[hash_64(cstart + layer->id * GOLDEN_RATIO_64,
+				    HASH_BITS)];
+}
+
+static void frame_free_rcu(struct rcu_head *rcu)
+{
+	kmem_cache_free(frames.slab, container_of(rcu, struct lf_frame, rcu));
+}
+
+void lf_frame_put(struct lf_frame *frame)
+{
+	if (!refcount_dec_and_test(&frame->refs))
+		return;
+	if (frame->data) {
+		kvfree(frame->data);
+		atomic64_sub(frame->pos.cbytes, &frames.charged);
+		/* Somebody may have been waiting for this memory. */
+		if (!list_empty_careful(&frames.demand) ||
+		    !list_empty_careful(&frames.prefetch))
+			queue_delayed_work(lf_wq, &frames.post_work, 0);
+	}
+	call_rcu(&frame->rcu, frame_free_rcu);
+}
+
+static void put_list(struct list_head *list)
+{
+	struct lf_frame *frame, *next;
+
+	list_for_each_entry_safe(frame, next, list, node) {
+		list_del_init(&frame->node);
+		lf_frame_put(frame);
+	}
+}
+
+static struct lf_frame *lookup(struct lf_layer *layer, u64 cstart)
+{
+	struct lf_frame *frame;
+
+	rcu_read_lock();
+	hlist_for_each_entry_rcu(frame, bucket(layer, cstart), hash)
+		if (frame->layer == layer && frame->pos.cstart == cstart &&
+		    refcount_inc_not_zero(&frame->refs))
+			goto out;
+	frame = NULL;
+out:
+	rcu_read_unlock();
+	return frame;
+}
+
+static struct lf_frame *frame_alloc(struct lf_layer *layer,
+				    const struct lf_frame_pos *pos)
+{
+	struct lf_frame *frame;
+
+	frame = kmem_cache_zalloc(frames.slab, GFP_NOIO | __GFP_NOWARN);
+	if (!frame)
+		return NULL;
+	INIT_HLIST_NODE(&frame->hash);
+	INIT_LIST_HEAD(&frame->in_layer);
+	INIT_LIST_HEAD(&frame->node);
+	INIT_LIST_HEAD(&frame->waiters);
+	frame->layer = layer;
+	frame->codec = layer->codec;
+	frame->pos = *pos;
+	refcount_set(&frame->refs, 2);	/* the hash's and the caller's */
+	return frame;
+}
+
+/* Take a frame out of the hash; the hash's reference is now the caller's. */
+static void __unhash(struct lf_frame *frame)
+{
+	lockdep_assert_held(&frames.lock);
+	hlist_del_init_rcu(&frame->hash);
+	list_del_init(&frame->in_layer);
+	list_del_init(&frame->node);
+	frames.count--;
+}
+
+/*
+ * Insert @fresh as WANTED unless its like is there already. Returns the one
+ * that is hashed, with a reference; the other is the caller's to put.
+ */
+static struct lf_frame *__insert(struct lf_frame *fresh, bool prefetch)
+{
+	struct lf_frame *frame;
+
+	lockdep_assert_held(&frames.lock);
+	frame = lookup(fresh->layer, fresh->pos.cstart);
+	if (frame)
+		return frame;
+	fresh->serial = ++frames.serial;
+	fresh->state = LF_FRAME_WANTED;
+	fresh->prefetch = prefetch;
+	fresh->since = jiffies;
+	hlist_add_head_rcu(&fresh->hash,
+			   bucket(fresh->layer, fresh->pos.cstart));
+	list_add(&fresh->in_layer, &fresh->layer->frames);
+	list_add_tail(&fresh->node,
+		      prefetch ? &frames.prefetch : &frames.demand);
+	frames.count++;
+	return fresh;
+}
+
+/*
+ * Tables of one layer may be trimmed, but where they name the same frame they
+ * must say the same of it.
+ */
+static bool same_pos(const struct lf_frame_pos *a, const struct lf_frame_pos *b)
+{
+	return a->ustart == b->ustart && a->ubytes == b->ubytes &&
+	       a->cbytes == b->cbytes &&
+	       (!a->has_sum || !b->has_sum || a->sum == b->sum);
+}
+
+/*
+ * ----------------------------------------------------------------
+ * Waiting: parking, waking, giving up
+ * ----------------------------------------------------------------
+ */
+
+/* When must this read end, if nothing changes? false: never. */
+static bool __expiry(const struct lf_io *io, unsigned long *when)
+{
+	const struct lf_device *dev = io->dev;
+	unsigned int limit = frames.session ? dev->fetch_timeout :
+					      dev->no_helper_timeout;
+	unsigned long from = time_after(frames.changed, io->since) ?
+			     frames.changed : io->since;
+
+	*when = from + limit * HZ;
+	return limit;
+}
+
+/* May this read wait (BLK_STS_OK), or how must it end? */
+static blk_status_t __verdict(const struct lf_io *io)
+{
+	const struct lf_device *dev = io->dev;
+	unsigned long when;
+
+	lockdep_assert_held(&frames.lock);
+	if (dev->requeue)
+		return BLK_STS_DM_REQUEUE;
+	if (!frames.session && (dev->draining || dev->error_if_no_helper))
+		return BLK_STS_TRANSPORT;
+	if (__expiry(io, &when) && time_after_eq(jiffies, when))
+		return frames.session ? BLK_STS_TIMEOUT : BLK_STS_TRANSPORT;
+	return BLK_STS_OK;
+}
+
+static void __park(struct lf_io *io, struct lf_frame *frame)
+{
+	lockdep_assert_held(&frames.lock);
+	io->frame = frame;
+	list_add_tail(&io->waiter, &frame->waiters);
+	list_add_tail(&io->parked, &io->dev->parked);
+	io->dev->waiting++;
+	/* The longest patience of all who wait; 0 is without end. */
+	if (list_is_singular(&frame->waiters) || !io->dev->fetch_timeout)
+		frame->timeout = io->dev->fetch_timeout;
+	else if (frame->timeout)
+		frame->timeout = max(frame->timeout, io->dev->fetch_timeout);
+	queue_delayed_work(lf_wq, &io->dev->expire, REVIEW_PERIOD);
+}
+
+/* From here on the read belongs to its work. */
+static void __unpark(struct lf_io *io)
+{
+	lockdep_assert_held(&frames.lock);
+	list_del_init(&io->waiter);
+	list_del_init(&io->parked);
+	io->dev->waiting--;
+	queue_work(lf_wq, &io->work);
+}
+
+static void __wake(struct lf_frame *frame)
+{
+	struct lf_io *io, *next;
+
+	list_for_each_entry_safe(io, next, &frame->waiters, waiter)
+		__unpark(io);
+}
+
+/*
+ * WANTED or SENT -> FAILED, out of the hash. The hash's reference goes onto
+ * @put, for put_list() once the lock is dropped.
+ */
+static void __fail(struct lf_frame *frame, int error, struct list_head *put)
+{
+	__unhash(frame);
+	frame->error = error;
+	frame->state = LF_FRAME_FAILED;
+	list_add(&frame->node, put);
+	__wake(frame);
+}
+
+void lf_device_review(struct lf_device *dev)
+{
+	struct lf_io *io, *next;
+	LIST_HEAD(put);
+
+	spin_lock(&frames.lock);
+	list_for_each_entry_safe(io, next, &dev->parked, parked) {
+		struct lf_frame *frame = io->frame;
+
+		io->status = __verdict(io);
+		if (!io->status)
+			continue;
+		__unpark(io);
+		if (frame->state == LF_FRAME_WANTED &&
+		    list_empty(&frame->waiters))
+			__fail(frame, -ECANCELED, &put);
+	}
+	if (!list_empty(&dev->parked))
+		queue_delayed_work(lf_wq, &dev->expire, REVIEW_PERIOD);
+	spin_unlock(&frames.lock);
+	put_list(&put);
+}
+
+void lf_device_set_suspend(struct lf_device *dev, bool requeue, bool draining)
+{
+	spin_lock(&frames.lock);
+	dev->requeue = requeue;
+	dev->draining = draining;
+	spin_unlock(&frames.lock);
+	lf_device_review(dev);
+}
+
+/* No memory for so much as a struct lf_frame: come back a little later. */
+static void starve(struct lf_io *io)
+{
+	spin_lock(&frames.lock);
+	list_add_tail(&io->waiter, &frames.starved);
+	queue_delayed_work(lf_wq, &frames.starved_work, RETRY_DELAY);
+	spin_unlock(&frames.lock);
+}
+
+static void starved_work(struct work_struct *work)
+{
+	struct lf_io *io, *next;
+
+	spin_lock(&frames.lock);
+	list_for_each_entry_safe(io, next, &frames.starved, waiter) {
+		list_del_init(&io->waiter);
+		queue_work(lf_wq, &io->work);
+	}
+	spin_unlock(&frames.lock);
+}
+
+/*
+ * ----------------------------------------------------------------
+ * Making room
+ * ----------------------------------------------------------------
+ */
+
+/* Second chance: a frame that was read since the hand passed goes round again. */
+static struct lf_frame *__evict_one(void)
+{
+	struct lf_frame *frame;
+
+	lockdep_assert_held(&frames.lock);
+	for (;;) {
+		frame = list_first_entry_or_null(&frames.lru, struct lf_frame,
+						 node);
+		if (!frame)
+			return NULL;
+		if (!frame->referenced)
+			break;
+		frame->referenced = false;
+		list_move_tail(&frame->node, &frames.lru);
+	}
+	__unhash(frame);
+	atomic64_inc(&lf_module_stat[LF_EVICTIONS]);
+	return frame;
+}
+
+/* Evict until @bytes more would fit. Returns false if they still do not. */
+static bool make_room(u32 bytes)
+{
+	u64 limit = lf_cache_limit();
+	struct lf_frame *frame;
+
+	while (lf_cache_used() + bytes > limit) {
+		spin_lock(&frames.lock);
+		frame = __evict_one();
+		spin_unlock(&frames.lock);
+		if (!frame)
+			return false;
+		lf_frame_put(frame);
+	}
+	return true;
+}
+
+static int cache_mib_set(const char *val, const struct kernel_param *kp)
+{
+	unsigned long mib;
+	int err;
+
+	err = kstrtoul(val, 0, &mib);
+	if (err)
+		return err;
+	if (!mib || mib > ULONG_MAX >> 21)
+		return -ERANGE;
+	WRITE_ONCE(cache_mib, mib);
+	/* Before the module is up, and after, there is nothing to evict. */
+	if (frames.hash)
+		make_room(0);
+	return 0;
+}
+
+static const struct kernel_param_ops cache_mib_ops = {
+	.set = cache_mib_set,
+	.get = param_get_ulong,
+};
+
+module_param_cb(cache_mib, &cache_mib_ops, &cache_mib, 0644);
+MODULE_PARM_DESC(cache_mib, "Limit of the memory cache of compressed frames, MiB (live)");
+
+/*
+ * ----------------------------------------------------------------
+ * Posting
+ * ----------------------------------------------------------------
+ */
+
+static struct lf_frame *__next_wanted(void)
+{
+	lockdep_assert_held(&frames.lock);
+	if (!frames.session || frames.slots_used == LF_TAGS)
+		return NULL;
+	if (!list_empty(&frames.demand))
+		return list_first_entry(&frames.demand, struct lf_frame, node);
+	return list_first_entry_or_null(&frames.prefetch, struct lf_frame,
+					node);
+}
+
+/*
+ * The helper's deadline lies before that of the frame's first reader, so that
+ * the helper, who knows the cause, has the first word.
+ */
+static u64 __deadline(const struct lf_frame *frame)
+{
+	unsigned long from = time_after(frames.changed, frame->since) ?
+			     frames.changed : frame->since;
+	u64 limit_ms = (u64)frame->timeout * MSEC_PER_SEC;
+	u64 past_ms = jiffies_to_msecs(jiffies - from);
+
+	if (!limit_ms)
+		return 0;
+	limit_ms -= min_t(u64, limit_ms / 8, MSEC_PER_SEC);
+	limit_ms = limit_ms > past_ms ? limit_ms - past_ms : 0;
+	return ktime_get_ns() + limit_ms * NSEC_PER_MSEC;
+}
+
+static void __post(struct lf_frame *frame, u32 flags)
+{
+	const struct slot *slot = &frames.slot[frame->slot];
+	struct lazyframe_request request = {
+		.generation = frames.generation,
+		.layer = frame->layer->id,
+		.offset = frame->pos.cstart,
+		.deadline = __deadline(frame),
+		.length = frame->pos.cbytes,
+		.have = frame->have,
+		.tag = slot->tag,
+		.flags = flags,
+	};
+
+	lf_ring_post(frames.session, &request);
+}
+
+/* WANTED -> SENT */
+static void __send(struct lf_frame *frame)
+{
+	struct slot *slot;
+
+	lockdep_assert_held(&frames.lock);
+	do {
+		frame->slot = frames.next_slot++ % LF_TAGS;
+		slot = &frames.slot[frame->slot];
+	} while (slot->tag);
+	/* Never 0, and never the value that this slot had just now. */
+	slot->uses = (slot->uses + 1) % (U32_MAX / LF_TAGS);
+	slot->tag = (slot->uses + 1) * LF_TAGS + frame->slot;
+	slot->frame = frame;
+	slot->cbytes = frame->pos.cbytes;
+	slot->have = frame->have;
+	frames.slots_used++;
+
+	list_del_init(&frame->node);
+	frame->state = LF_FRAME_SENT;
+	__post(frame, frame->prefetch ? LAZYFRAME_REQ_PREFETCH : 0);
+	atomic64_inc(&lf_module_stat[LF_REQUESTS]);
+}
+
+static void __free_slot(struct slot *slot)
+{
+	slot->frame = NULL;
+	slot->tag = 0;
+	frames.slots_used--;
+}
+
+/* A reader waits for what was only read ahead. */
+static void __promote(struct lf_frame *frame)
+{
+	lockdep_assert_held(&frames.lock);
+	if (!frame->prefetch)
+		return;
+	frame->prefetch = false;
+	if (frame->state == LF_FRAME_WANTED) {
+		list_move_tail(&frame->node, &frames.demand);
+	} else if (frame->state == LF_FRAME_SENT) {
+		__post(frame, LAZYFRAME_REQ_PROMOTE);
+		lf_ring_publish(frames.session);
+	}
+}
+
+/*
+ * May a buffer of @bytes be allocated? Nothing on its way means that no event
+ * will make room, so then one frame may always go.
+ */
+static bool charge(u32 bytes)
+{
+	if (!make_room(bytes) && READ_ONCE(frames.slots_used))
+		return false;
+	atomic64_add(bytes, &frames.charged);
+	return true;
+}
+
+/*
+ * Send what is wanted, as far as slots and memory go, and show it to the
+ * helper all at once, so that neighbours travel in one range.
+ */
+void lf_frames_post(void)
+{
+	struct lf_frame *frame;
+	void *data;
+
+	mutex_lock(&frames.post_lock);
+	for (;;) {
+		spin_lock(&frames.lock);
+		frame = __next_wanted();
+		if (frame && frame->data) {
+			__send(frame);
+			spin_unlock(&frames.lock);
+			continue;
+		}
+		if (frame)
+			refcount_inc(&frame->refs);
+		spin_unlock(&frames.lock);
+		if (!frame)
+			break;
+
+		/* Only posters set @data, one at a time. */
+		if (!charge(frame->pos.cbytes)) {
+			lf_frame_put(frame);
+			break;
+		}
+		data = kvmalloc(frame->pos.cbytes, GFP_NOIO | __GFP_NOWARN);
+		if (!data) {
+			atomic64_sub(frame->pos.cbytes, &frames.charged);
+			lf_frame_put(frame);
+			queue_delayed_work(lf_wq, &frames.post_work,
+					   RETRY_DELAY);
+			break;
+		}
+		spin_lock(&frames.lock);
+		frame->data = data;
+		spin_unlock(&frames.lock);
+		lf_frame_put(frame);
+	}
+	spin_lock(&frames.lock);
+	if (frames.session)
+		lf_ring_publish(frames.session);
+	spin_unlock(&frames.lock);
+	mutex_unlock(&frames.post_lock);
+}
+
+static void post_work(struct work_struct *work)
+{
+	lf_frames_post();
+}
+
+/*
+ * ----------------------------------------------------------------
+ * Readers
+ * ----------------------------------------------------------------
+ */
+
+/* With a reference; NULL: no memory. */
+static struct lf_frame *find_or_insert(struct lf_device *dev,
+				       struct lf_layer *layer,
+				       const struct lf_frame_pos *pos,
+				       bool prefetch)
+{
+	struct lf_frame *frame, *fresh;
+
+	frame = lookup(layer, pos->cstart);
+	if (frame)
+		return frame;
+	fresh = frame_alloc(layer, pos);
+	if (!fresh)
+		return NULL;
+	fresh->timeout = READ_ONCE(dev->fetch_timeout);
+	spin_lock(&frames.lock);
+	frame = __insert(fresh, prefetch);
+	spin_unlock(&frames.lock);
+	if (frame != fresh)
+		kmem_cache_free(frames.slab, fresh);
+	else
+		this_cpu_inc(dev->stats->count[prefetch ?
+			     LF_FRAMES_PREFETCHED : LF_FRAMES_DEMANDED]);
+	return frame;
+}
+
+void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
+		    u64 from, u64 to, bool prefetch)
+{
+	struct lf_frame *frame;
+	struct lf_frame_pos pos;
+
+	/* Without a helper nobody would ever take them off the want lists. */
+	while (from < to && lf_helper_attached()) {
+		if (lf_table_find(&table->table, from, &pos))
+			return;
+		frame = find_or_insert(dev, table->layer, &pos, prefetch);
+		if (!frame)
+			return;
+		lf_frame_put(frame);
+		from = pos.ustart + pos.ubytes;
+	}
+}
+
+static bool is_ready(const struct lf_frame *frame)
+{
+	/* Pairs with the release in __ready(): then the bytes are there, too. */
+	return smp_load_acquire(&frame->state) == LF_FRAME_READY;
+}
+
+/*
+ * The frame that this read was parked on, once more. NULL: look it up anew.
+ * It may be evicted by now; its bytes are good as long as the reference is.
+ */
+static struct lf_frame *parked_frame(struct lf_io *io)
+{
+	struct lf_frame *frame = io->frame;
+	unsigned long when;
+	bool retry;
+	int error;
+
+	io->frame = NULL;
+	if (!frame || (!io->status && is_ready(frame)))
+		return frame;
+	error = io->status ? -ECANCELED : frame->error;
+	lf_frame_put(frame);
+	if (error != -ETIMEDOUT)
+		return ERR_PTR(error);
+
+	/* The deadline may have been that of a reader who came earlier. */
+	spin_lock(&frames.lock);
+	retry = !__expiry(io, &when) || time_before(jiffies + 2 * HZ, when);
+	spin_unlock(&frames.lock);
+	return retry ? NULL : ERR_PTR(error);
+}
+
+/* true: the read was parked and is no longer the caller's. */
+static bool park(struct lf_io *io, struct lf_frame *frame)
+{
+	bool parked = false;
+
+	spin_lock(&frames.lock);
+	if (frame->state == LF_FRAME_WANTED || frame->state == LF_FRAME_SENT) {
+		io->status = __verdict(io);
+		if (!io->status) {
+			__park(io, frame);
+			__promote(frame);
+			parked = true;
+		}
+	}
+	spin_unlock(&frames.lock);
+	return parked;
+}
+
+struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
+{
+	struct lf_frame *frame = parked_frame(io);
+
+	if (frame)
+		return frame;
+	do {
+		frame = find_or_insert(io->dev, io->table->layer, pos, false);
+		if (!frame) {
+			starve(io);
+			return NULL;
+		}
+		if (!same_pos(&frame->pos, pos)) {
+			lf_frame_put(frame);
+			return ERR_PTR(-EUCLEAN);
+		}
+		if (is_ready(frame)) {
+			frame->referenced = true;
+			return frame;
+		}
+		if (!io->waited) {
+			io->waited = true;
+			io->since = jiffies;
+		}
+		lf_frames_want(io->dev, io->table, pos->ustart + pos->ubytes,
+			       io->uend, false);
+		/* Parked, the read may be over before the next line runs. */
+		if (park(io, frame)) {
+			lf_frames_post();
+			return NULL;
+		}
+		lf_frame_put(frame);
+		/* Else it became READY, or FAILED, just now: look again. */
+	} while (!io->status);
+	return ERR_PTR(-ECANCELED);
+}
+
+bool lf_frame_drop(struct lf_frame *frame)
+{
+	bool mine;
+
+	spin_lock(&frames.lock);
+	mine = !hlist_unhashed(&frame->hash);
+	if (mine)
+		__unhash(frame);
+	spin_unlock(&frames.lock);
+	if (mine)
+		lf_frame_put(frame);
+	return mine;
+}
+
+void lf_frames_forget(struct lf_layer *layer)
+{
+	struct lf_frame *frame, *next;
+	LIST_HEAD(put);
+
+	spin_lock(&frames.lock);
+	list_for_each_entry_safe(frame, next, &layer->frames, in_layer) {
+		/* The helper may still answer; lf_fill() throws that away. */
+		if (frame->state == LF_FRAME_SENT)
+			frames.slot[frame->slot].frame = NULL;
+		if (frame->state == LF_FRAME_READY) {
+			__unhash(frame);
+			list_add(&frame->node, &put);
+		} else {
+			__fail(frame, -ENODEV, &put);
+		}
+	}
+	spin_unlock(&frames.lock);
+	put_list(&put);
+}
+
+/*
+ * ----------------------------------------------------------------
+ * The helper's side
+ * ----------------------------------------------------------------
+ */
+
+int lf_session_attach(struct lf_session *session)
+{
+	int err = 0;
+
+	spin_lock(&frames.lock);
+	if (frames.session) {
+		err = -EBUSY;
+	} else {
+		session->generation = ++frames.generation;
+		frames.session = session;
+		frames.changed = jiffies;
+	}
+	spin_unlock(&frames.lock);
+	if (err)
+		return err;
+	atomic64_inc(&lf_module_stat[LF_SESSIONS]);
+	lf_devices_kick();
+	lf_frames_post();
+	return 0;
+}
+
+/* Those without readers: the next helper shall not bring what nobody needs. */
+static void __drop_unwaited(struct list_head *list, struct list_head *put)
+{
+	struct lf_frame *frame, *next;
+
+	list_for_each_entry_safe(frame, next, list, node)
+		if (list_empty(&frame->waiters))
+			__fail(frame, -ECANCELED, put);
+}
+
+void lf_session_detach(struct lf_session *session)
+{
+	LIST_HEAD(put);
+	int i;
+
+	mutex_lock(&frames.post_lock);
+	spin_lock(&frames.lock);
+	if (frames.session != session) {
+		spin_unlock(&frames.lock);
+		mutex_unlock(&frames.post_lock);
+		return;
+	}
+	frames.session = NULL;
+	frames.generation++;
+	frames.changed = jiffies;
+	/* No write() can be filling: it would hold the file open. */
+	for (i = 0; i < LF_TAGS; i++) {
+		struct slot *slot = &frames.slot[i];
+		struct lf_frame *frame = slot->frame;
+
+		if (!slot->tag)
+			continue;
+		__free_slot(slot);
+		if (!frame)
+			continue;
+		/* SENT -> WANTED; what arrived of it stays. */
+		frame->state = LF_FRAME_WANTED;
+		list_add_tail(&frame->node, &frames.demand);
+	}
+	__drop_unwaited(&frames.demand, &put);
+	__drop_unwaited(&frames.prefetch, &put);
+	spin_unlock(&frames.lock);
+	mutex_unlock(&frames.post_lock);
+	put_list(&put);
+	lf_devices_kick();
+}
+
+/* SENT -> READY */
+static void __ready(struct lf_frame *frame)
+{
+	lockdep_assert_held(&frames.lock);
+	list_add_tail(&frame->node, &frames.lru);
+	/* Pairs with the acquire in is_ready(). */
+	smp_store_release(&frame->state, LF_FRAME_READY);
+	__wake(frame);
+}
+
+/* The errors that readers can tell apart; anything else is EIO. */
+static int fill_error(u32 status)
+{
+	switch (status) {
+	case ENOENT:
+	case EACCES:
+	case ESTALE:
+	case ETIMEDOUT:
+		return -(int)status;
+	default:
+		return -EIO;
+	}
+}
+
+/* The last answer to a request: SENT -> READY or FAILED; the slot is free. */
+static void __answered(struct slot *slot, u32 status, struct list_head *put)
+{
+	struct lf_frame *frame = slot->frame;
+
+	__free_slot(slot);
+	if (!frame)
+		return;
+	if (!status) {
+		__ready(frame);
+		return;
+	}
+	atomic64_inc(&lf_module_stat[LF_FILL_ERRORS]);
+	DMERR_LIMIT("layer %pUb, frame at C offset %llu: the helper reports error %u",
+		    frame->layer->uuid, frame->pos.cstart, status);
+	__fail(frame, fill_error(status), put);
+}
+
+/*
+ * Only this write touches the frame's bytes from @have on: it has the slot's
+ * filling bit, and nobody reads them before READY. @frame is NULL where its
+ * layer went away.
+ */
+static bool fill_copy(struct lf_frame *frame, const struct lazyframe_fill *fill,
+		      struct iov_iter *from)
+{
+	if (!frame) {
+		iov_iter_advance(from, fill->length);
+		return true;
+	}
+	return copy_from_iter(frame->data + fill->offset, fill->length,
+			      from) == fill->length;
+}
+
+int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
+	    struct iov_iter *from)
+{
+	u32 index = array_index_nospec(fill->tag % LF_TAGS, LF_TAGS);
+	struct slot *slot = &frames.slot[index];
+	struct lf_frame *frame = NULL;
+	bool answered = false;
+	LIST_HEAD(put);
+	int err;
+
+	spin_lock(&frames.lock);
+	if (frames.session != session)
+		err = -ESTALE;
+	else
+		err = lf_fill_check(fill, iov_iter_count(from),
+				    session->generation, slot->tag, slot->have,
+				    slot->cbytes);
+	if (!err && slot->filling)
+		err = -EINVAL;
+	if (err)
+		goto out_unlock;
+	if (fill->status) {
+		__answered(slot, fill->status, &put);
+		answered = true;
+		goto out_unlock;
+	}
+	slot->filling = true;
+	frame = slot->frame;
+	if (frame)
+		refcount_inc(&frame->refs);
+	spin_unlock(&frames.lock);
+
+	if (!fill_copy(frame, fill, from))
+		err = -EFAULT;
+
+	spin_lock(&frames.lock);
+	slot->filling = false;
+	if (err)
+		goto out_unlock;
+	atomic64_add(fill->length, &lf_module_stat[LF_FILL_BYTES]);
+	slot->have += fill->length;
+	if (slot->frame)
+		slot->frame->have = slot->have;
+	if (slot->have == slot->cbytes) {
+		__answered(slot, 0, &put);
+		answered = true;
+	}
+out_unlock:
+	spin_unlock(&frames.lock);
+	put_list(&put);
+	if (frame)
+		lf_frame_put(frame);
+	if (answered)
+		lf_frames_post();
+	return err;
+}
+
+/*
+ * ----------------------------------------------------------------
+ * Init
+ * ----------------------------------------------------------------
+ */
+
+int lf_frames_init(void)
+{
+	struct hlist_head *hash;
+
+	spin_lock_init(&frames.lock);
+	mutex_init(&frames.post_lock);
+	INIT_LIST_HEAD(&frames.demand);
+	INIT_LIST_HEAD(&frames.prefetch);
+	INIT_LIST_HEAD(&frames.lru);
+	INIT_LIST_HEAD(&frames.starved);
+	INIT_DELAYED_WORK(&frames.post_work, post_work);
+	INIT_DELAYED_WORK(&frames.starved_work, starved_work);
+	frames.slab = KMEM_CACHE(lf_frame, 0);
+	if (!frames.slab)
+		return -ENOMEM;
+	hash = kvcalloc(1 << HASH_BITS, sizeof(*hash), GFP_KERNEL);
+	if (!hash) {
+		kmem_cache_destroy(frames.slab);
+		return -ENOMEM;
+	}
+	frames.hash = hash;
+	return 0;
+}
+
+/* No device and no session is left: layers took their frames with them. */
+void lf_frames_exit(void)
+{
+	cancel_delayed_work_sync(&frames.post_work);
+	cancel_delayed_work_sync(&frames.starved_work);
+	WARN_ON(frames.count || frames.slots_used ||
+		atomic64_read(&frames.charged));
+	/* The parameter outlives this function. */
+	kernel_param_lock(THIS_MODULE);
+	kvfree(frames.hash);
+	frames.hash = NULL;
+	kernel_param_unlock(THIS_MODULE);
+	rcu_barrier();
+	kmem_cache_destroy(frames.slab);
+}

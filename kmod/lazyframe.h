@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * lazyframe: block devices that exist at once and arrive as they are read.
+ *
+ * A device is an array of extents that map image space onto the U space of
+ * layers. A layer is one immutable, compressed object somewhere else, cut into
+ * frames that decode on their own. Four questions, four places:
+ *
+ *	which frame holds this sector?	target.c, disk.c
+ *	is it here, and who waits?	frame.c
+ *	what does it say?		codec.c
+ *	who brings it?			channel.c, and the helper behind it
+ *
+ * The life of a read
+ * ------------------
+ * map() finds the extent and hands the bio to the workqueue. The worker walks
+ * the read's frames: a frame that is READY is decoded, checked and copied; for
+ * one that is not, the read is parked on it and the worker is free again. Who
+ * makes the frame READY (or FAILED) queues the parked reads' work once more.
+ * So map() never waits, and no thread waits for the helper.
+ *
+ * Locks, outermost first
+ * ----------------------
+ *	session->attach_lock (mutex)	one ATTACH at a time
+ *	lf_devices_lock (mutex)	the list of active devices
+ *	lf_layers_lock (mutex)	the registry of layers and their tables
+ *	post_lock (mutex)	one poster at a time; may allocate
+ *	frames.lock (spinlock)	every frame's state, waiters, the want lists,
+ *				the LRU, the slots, the session, parked reads
+ *	dev->stream_lock, pool.lock (spinlocks, leaves)
+ *
+ * Nothing sleeps under a spinlock, and none is held while a bio is ended or
+ * bytes are copied from user space. All of it runs in process context.
+ */
+#ifndef LF_LAZYFRAME_H
+#define LF_LAZYFRAME_H
+
+#include <linux/atomic.h>
+#include <linux/blkdev.h>
+#include <linux/completion.h>
+#include <linux/device-mapper.h>
+#include <linux/kobject.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/refcount.h>
+#include <linux/types.h>
+#include <linux/uio.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include <linux/lazyframe.h>
+
+#include "compat.h"
+#include "disk.h"
+
+#undef DM_MSG_PREFIX
+#define DM_MSG_PREFIX "lazyframe"
+
+/* Decoding, verifying, ending: everything that serves reads. */
+extern struct workqueue_struct *lf_wq;
+
+/*
+ * ----------------------------------------------------------------
+ * stats.c
+ * ----------------------------------------------------------------
+ */
+
+/* Counters of one device. Each read is counted once, when it ends. */
+enum lf_stat {
+	LF_READS,		/* = zero + memory + fetched + failed */
+	LF_READS_ZERO,		/* no extent there: zeros */
+	LF_READS_MEMORY,	/* every frame was in memory */
+	LF_READS_FETCHED,	/* waited for at least one frame */
+	LF_READS_FAILED,	/* ended with an error */
+	LF_READ_BYTES,		/* bytes of reads that did not fail */
+	LF_FRAMES_DEMANDED,	/* frames first asked for by a waiting read */
+	LF_FRAMES_PREFETCHED,	/* frames first asked for by read-ahead */
+	LF_FRAMES_BAD,		/* frames whose bytes did not verify */
+	LF_STATS,
+};
+
+struct lf_stats {
+	u64 count[LF_STATS];
+};
+
+/* Counters of the module: layers are shared, so what is fetched is too. */
+enum lf_module_stat {
+	LF_REQUESTS,		/* frames posted to a helper */
+	LF_FILL_BYTES,		/* payload bytes accepted from helpers */
+	LF_FILL_ERRORS,		/* requests that a helper answered with an error */
+	LF_SESSIONS,		/* helpers that ever attached */
+	LF_EVICTIONS,		/* frames dropped to make room */
+	LF_DECODES,		/* frames decoded */
+	LF_MODULE_STATS,
+};
+
+extern atomic64_t lf_module_stat[LF_MODULE_STATS];
+extern const struct attribute_group *lf_module_groups[];
+
+struct lf_device;
+
+u64 lf_stat_read(struct lf_device *dev, enum lf_stat stat);
+
+/**
+ * lf_sysfs_add - show the device's counters below its disk
+ *
+ * Context: process, while the device is suspended.
+ */
+int lf_sysfs_add(struct lf_device *dev);
+void lf_sysfs_remove(struct lf_device *dev);
+
+/*
+ * ----------------------------------------------------------------
+ * layer.c
+ * ----------------------------------------------------------------
+ */
+
+/**
+ * struct lf_layer - one layer, shared by every device that maps it
+ * @id: the layer's name for the helper; never used twice
+ * @frames: every hashed frame (frames.lock)
+ *
+ * All but @frames is constant while the layer is in the registry.
+ */
+struct lf_layer {
+	struct list_head node;
+	struct list_head tables;
+	struct list_head frames;
+	u64 id;
+	u8 uuid[16];
+	u32 codec;
+	u64 ubytes;
+	u64 cbytes;
+	char *locator;
+	char *validator;
+};
+
+/**
+ * struct lf_layer_table - a frame table of a layer
+ *
+ * Headers may carry a table that was trimmed to the frames that they map, so
+ * images may come with different tables of one layer. Frames are shared all
+ * the same: their identity is the C offset.
+ */
+struct lf_layer_table {
+	struct list_head node;
+	struct lf_layer *layer;
+	struct lf_table table;
+	u64 sum;
+	unsigned int users;
+	void *memory;
+};
+
+/**
+ * struct lf_layer_spec - a layer as a meta device describes it
+ * @uuid: name
+ * @table: the frame table, checked; copied by lf_layer_get()
+ * @locator: not NUL-terminated, @locator_bytes
+ * @validator: not NUL-terminated, @validator_bytes
+ */
+struct lf_layer_spec {
+	const u8 *uuid;
+	u32 codec;
+	u64 ubytes;
+	u64 cbytes;
+	struct lf_table table;
+	const char *locator;
+	u32 locator_bytes;
+	const char *validator;
+	u32 validator_bytes;
+};
+
+/**
+ * lf_layer_get - find or make a layer and its table
+ * @why: out, static sentence
+ *
+ * Return: a table with a reference for lf_layer_put(), or an ERR_PTR: -EEXIST where
+ * another device says something else about the same layer.
+ * Context: process, GFP_KERNEL.
+ */
+struct lf_layer_table *lf_layer_get(const struct lf_layer_spec *spec,
+				    const char **why);
+void lf_layer_put(struct lf_layer_table *table);
+
+/**
+ * lf_layer_info - answer LAZYFRAME_IOC_LAYER
+ *
+ * Return: 0 or -ENOENT.
+ */
+int lf_layer_info(struct lazyframe_layer_info *info);
+
+/*
+ * ----------------------------------------------------------------
+ * meta.c
+ * ----------------------------------------------------------------
+ */
+
+/**
+ * struct lf_image - what a meta device says
+ * @extent: LE, as on disk
+ * @table: one per layer
+ */
+struct lf_image {
+	struct lf_super super;
+	u32 max_frame;		/* largest U size of any frame, bytes */
+	struct lf_disk_extent *extent;
+	struct lf_layer_table **table;
+};
+
+/**
+ * lf_meta_load - read and check a meta device
+ * @why: out, static sentence
+ *
+ * Context: process, GFP_KERNEL; waits for the meta device only.
+ */
+int lf_meta_load(struct block_device *bdev, struct lf_image *image,
+		 const char **why);
+void lf_meta_unload(struct lf_image *image);
+
+/*
+ * ----------------------------------------------------------------
+ * target.c
+ * ----------------------------------------------------------------
+ */
+
+#define LF_STREAMS	4
+
+/**
+ * struct lf_stream - one sequential reader, in the U space of a layer
+ * @next: where its next read would begin
+ * @ahead: up to where frames were asked for
+ * @run: bytes read in sequence so far
+ * @window: size of the last read-ahead, bytes
+ */
+struct lf_stream {
+	struct lf_layer_table *table;
+	u64 next;
+	u64 ahead;
+	u64 run;
+	u64 window;
+};
+
+/**
+ * struct lf_device - one device-mapper target
+ *
+ * I: set in ctr. F: frames.lock. S: @stream_lock. W: written by messages only.
+ */
+struct lf_device {
+	struct dm_target *ti;		/* I */
+	struct dm_dev *meta;		/* I */
+	struct lf_image image;		/* I */
+	struct lf_stats __percpu *stats; /* I */
+
+	bool error_if_no_helper;	/* W */
+	bool read_only;			/* I */
+	unsigned int no_helper_timeout;	/* W: seconds, 0: for ever */
+	unsigned int fetch_timeout;	/* W: seconds, 0: for ever */
+
+	struct list_head parked;	/* F: reads that wait */
+	unsigned int waiting;		/* F: how many */
+	bool requeue;			/* F: noflush suspend: give reads back */
+	bool draining;			/* F: flush suspend: reads must end */
+	struct delayed_work expire;
+
+	spinlock_t stream_lock;		/* of @stream; a leaf */
+	struct lf_stream stream[LF_STREAMS]; /* S: most recent first */
+
+	struct list_head node;		/* lf_devices_lock */
+	bool has_kobj;
+	struct kobject kobj;
+	struct completion kobj_gone;
+};
+
+/**
+ * struct lf_io - per-bio data: one read of one extent
+ * @iter: the part of the bio that is still to be filled
+ * @upos: U offset of its next byte
+ * @uend: U offset where the layer's bytes end; the rest of the bio is zeros
+ * @ahead_from: read-ahead that this read sets off, U offsets; empty if equal to @ahead_to
+ * @frame: the frame that the read was parked on, with a reference
+ * @waiter: in frame->waiters, @parked: in dev->parked; both or none (frames.lock)
+ * @since: jiffies of the first wait, valid if @waited
+ * @status: what ended the wait, where it was not the frame
+ * @refetched: a frame of this read did not verify and was fetched again
+ */
+struct lf_io {
+	struct work_struct work;
+	struct lf_device *dev;
+	struct lf_layer_table *table;
+	struct bvec_iter iter;
+	u64 upos;
+	u64 uend;
+	u64 ahead_from;
+	u64 ahead_to;
+	struct lf_frame *frame;
+	struct list_head waiter;
+	struct list_head parked;
+	unsigned long since;
+	blk_status_t status;
+	bool waited;
+	bool refetched;
+};
+
+/**
+ * lf_devices_kick - tell every active device that a helper came or went
+ *
+ * Context: any; the work is done later.
+ */
+void lf_devices_kick(void);
+
+/*
+ * ----------------------------------------------------------------
+ * frame.c
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * WANTED -> SENT -> READY is the way of a frame that was missing. SENT ->
+ * WANTED when a helper goes. WANTED, SENT -> FAILED by a final error, with the
+ * layer, or because nobody wants it any more; @error says which. READY and
+ * FAILED are final. A FAILED frame is never in the hash; a READY one leaves it
+ * by eviction, and then lives on by references only.
+ */
+enum lf_frame_state {
+	LF_FRAME_WANTED,	/* on a want list */
+	LF_FRAME_SENT,		/* has a slot; a helper brings it */
+	LF_FRAME_READY,		/* complete, on the LRU */
+	LF_FRAME_FAILED,	/* not hashed */
+};
+
+/**
+ * struct lf_frame - one frame in memory, or on its way
+ *
+ * I: set when it is made. F: frames.lock. A: atomic. Once @state is READY (seen with
+ * acquire), @data is constant.
+ */
+struct lf_frame {
+	struct hlist_node hash;		/* F, RCU */
+	struct list_head in_layer;	/* F */
+	struct list_head node;		/* F: want list or LRU */
+	struct list_head waiters;	/* F: lf_io.waiter */
+	struct lf_layer *layer;		/* I; valid while hashed */
+	struct lf_frame_pos pos;	/* I */
+	u64 serial;			/* I: never used twice */
+	refcount_t refs;		/* A: one is the hash's */
+	enum lf_frame_state state;	/* F; READY is read with acquire */
+	bool prefetch;			/* F: nobody has waited for it yet */
+	bool referenced;		/* touched since the LRU hand passed; racy */
+	bool verified;			/* content was checked once; 0 -> 1 */
+	int error;			/* set before FAILED */
+	u32 codec;			/* I */
+	u32 have;			/* F: bytes of @data that are there */
+	u32 slot;			/* F: valid in SENT */
+	unsigned long since;		/* F: jiffies when first wanted */
+	unsigned int timeout;		/* F: longest of its readers', seconds; 0 none */
+	void *data;			/* pos.cbytes, or NULL before the first post */
+	struct rcu_head rcu;
+};
+
+/**
+ * lf_frame_get - the frame at a read's position
+ * @io: the read
+ * @pos: where the frame is
+ *
+ * Return: a READY frame with a reference; NULL: @io was parked, its work will
+ * run again, and it must not be touched any more; ERR_PTR(errno).
+ * Context: worker; may sleep in GFP_NOIO allocations, never for the helper.
+ */
+struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos);
+void lf_frame_put(struct lf_frame *frame);
+
+/**
+ * lf_frame_drop - forget a frame whose bytes did not verify
+ *
+ * Return: true for the caller that did it, false if it was gone already.
+ */
+bool lf_frame_drop(struct lf_frame *frame);
+
+/**
+ * lf_frames_want - put all missing frames of a U range on the want lists
+ * @prefetch: nobody waits for them yet
+ *
+ * Only while there is a helper. lf_frames_post() sends them; a batch that is
+ * posted at once can travel in one range.
+ * Context: worker; as lf_frame_get().
+ */
+void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
+		    u64 from, u64 to, bool prefetch);
+
+/**
+ * lf_frames_post - send wanted frames to the helper, as far as tags and memory go
+ *
+ * Context: process; may sleep in GFP_NOIO allocations.
+ */
+void lf_frames_post(void);
+
+/**
+ * lf_frames_forget - drop every frame of a layer that nobody maps any more
+ */
+void lf_frames_forget(struct lf_layer *layer);
+
+/**
+ * lf_device_review - apply the device's policy to its parked reads now
+ *
+ * Those that may not wait any longer are ended (by their work).
+ */
+void lf_device_review(struct lf_device *dev);
+void lf_device_set_suspend(struct lf_device *dev, bool requeue, bool draining);
+
+unsigned long lf_cache_limit(void);
+u64 lf_cache_used(void);
+unsigned int lf_cache_frames(void);
+bool lf_helper_attached(void);
+
+struct lf_session;
+int lf_session_attach(struct lf_session *session);
+void lf_session_detach(struct lf_session *session);
+/**
+ * lf_fill - take a helper's answer
+ * @from: the payload, all of it
+ *
+ * Return: 0 or the errors that the protocol names.
+ */
+int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
+	    struct iov_iter *from);
+
+int lf_frames_init(void);
+void lf_frames_exit(void);
+
+/*
+ * ----------------------------------------------------------------
+ * codec.c
+ * ----------------------------------------------------------------
+ */
+
+/**
+ * lf_codec_reserve - make room to decode frames of this U size, bytes
+ *
+ * Context: process, GFP_KERNEL; may wait for decodes in progress.
+ */
+int lf_codec_reserve(u32 ubytes);
+
+/**
+ * lf_codec_read - decode a frame, verify it and copy a part of it
+ * @frame: READY, the caller has a reference
+ * @off: first byte wanted, in the frame's content
+ * @len: bytes
+ * @bio: where they go; @iter is advanced
+ *
+ * Nothing is copied unless all of the frame verified, now or before.
+ *
+ * Return: 0, or -EBADMSG.
+ * Context: worker. Waits for a free decode context, and so only for decodes.
+ */
+int lf_codec_read(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
+		  struct bvec_iter *iter);
+int lf_codec_init(void);
+void lf_codec_exit(void);
+
+/*
+ * ----------------------------------------------------------------
+ * channel.c
+ * ----------------------------------------------------------------
+ */
+
+#define LF_TAGS		1024
+#define LF_RING_ENTRIES	(4 * LF_TAGS)	/* see struct lazyframe_ring */
+
+/**
+ * struct lf_session - one open /dev/lazyframe
+ * @attach_lock: one ATTACH at a time
+ * @ring: mapped read-only by the helper; NULL before ATTACH
+ * @head: the kernel's own count of posted requests (frames.lock)
+ * @shown: what was published of it; the ring's copy is never read back
+ * @seen: what the helper read() last
+ */
+struct lf_session {
+	struct mutex attach_lock;	/* outermost */
+	struct lazyframe_ring *ring;
+	u64 generation;
+	u64 head;
+	u64 shown;
+	u64 seen;
+	wait_queue_head_t wait;
+};
+
+/**
+ * lf_ring_post - write the next entry; lf_ring_publish() shows it
+ *
+ * Context: frames.lock held.
+ */
+void lf_ring_post(struct lf_session *session,
+		  const struct lazyframe_request *request);
+void lf_ring_publish(struct lf_session *session);
+int lf_channel_init(void);
+void lf_channel_exit(void);
+
+#endif /* LF_LAZYFRAME_H */

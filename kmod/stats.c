@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Counters. Those of a device are below its disk, /sys/block/dm-N/lazyframe/;
+ * those of the module, whose layers all devices share, are below
+ * /sys/class/misc/lazyframe/. Each file holds one number.
+ */
+#include <linux/sysfs.h>
+
+#include "lazyframe.h"
+
+atomic64_t lf_module_stat[LF_MODULE_STATS];
+
+u64 lf_stat_read(struct lf_device *dev, enum lf_stat stat)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += per_cpu_ptr(dev->stats, cpu)->count[stat];
+	return sum;
+}
+
+/*
+ * ----------------------------------------------------------------
+ * /sys/block/dm-N/lazyframe
+ * ----------------------------------------------------------------
+ */
+
+#define STAT_SHOW(_name, _stat)						\
+static ssize_t _name##_show(struct kobject *kobj,			\
+			    struct kobj_attribute *attr, char *buf)	\
+{									\
+	struct lf_device *dev = container_of(kobj, struct lf_device, kobj); \
+									\
+	return sysfs_emit(buf, "%llu\n", lf_stat_read(dev, _stat));	\
+}									\
+static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
+
+STAT_SHOW(reads, LF_READS);
+STAT_SHOW(reads_zero, LF_READS_ZERO);
+STAT_SHOW(reads_memory, LF_READS_MEMORY);
+STAT_SHOW(reads_fetched, LF_READS_FETCHED);
+STAT_SHOW(reads_failed, LF_READS_FAILED);
+STAT_SHOW(read_bytes, LF_READ_BYTES);
+STAT_SHOW(frames_demanded, LF_FRAMES_DEMANDED);
+STAT_SHOW(frames_prefetched, LF_FRAMES_PREFETCHED);
+STAT_SHOW(frames_bad, LF_FRAMES_BAD);
+
+static ssize_t waiting_show(struct kobject *kobj, struct kobj_attribute *attr,
+			    char *buf)
+{
+	struct lf_device *dev = container_of(kobj, struct lf_device, kobj);
+
+	return sysfs_emit(buf, "%u\n", READ_ONCE(dev->waiting));
+}
+
+static struct kobj_attribute waiting_attr = __ATTR_RO(waiting);
+
+static struct attribute *device_attrs[] = {
+	&reads_attr.attr,
+	&reads_zero_attr.attr,
+	&reads_memory_attr.attr,
+	&reads_fetched_attr.attr,
+	&reads_failed_attr.attr,
+	&read_bytes_attr.attr,
+	&frames_demanded_attr.attr,
+	&frames_prefetched_attr.attr,
+	&frames_bad_attr.attr,
+	&waiting_attr.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(device);
+
+static void device_kobj_release(struct kobject *kobj)
+{
+	struct lf_device *dev = container_of(kobj, struct lf_device, kobj);
+
+	complete(&dev->kobj_gone);
+}
+
+static const struct kobj_type device_kobj_type = {
+	.release = device_kobj_release,
+	.sysfs_ops = &kobj_sysfs_ops,
+	.default_groups = device_groups,
+};
+
+int lf_sysfs_add(struct lf_device *dev)
+{
+	struct gendisk *disk = dm_disk(dm_table_get_md(dev->ti->table));
+	int err;
+
+	memset(&dev->kobj, 0, sizeof(dev->kobj));
+	init_completion(&dev->kobj_gone);
+	err = kobject_init_and_add(&dev->kobj, &device_kobj_type,
+				   &disk_to_dev(disk)->kobj, "lazyframe");
+	dev->has_kobj = true;
+	if (err)
+		lf_sysfs_remove(dev);
+	return err;
+}
+
+void lf_sysfs_remove(struct lf_device *dev)
+{
+	if (!dev->has_kobj)
+		return;
+	kobject_del(&dev->kobj);
+	kobject_put(&dev->kobj);
+	wait_for_completion(&dev->kobj_gone);
+	dev->has_kobj = false;
+}
+
+/*
+ * ----------------------------------------------------------------
+ * /sys/class/misc/lazyframe
+ * ----------------------------------------------------------------
+ */
+
+#define MODULE_SHOW(_name, _value)					\
+static ssize_t _name##_show(struct device *device,			\
+			    struct device_attribute *attr, char *buf)	\
+{									\
+	return sysfs_emit(buf, "%llu\n", (u64)(_value));		\
+}									\
+static DEVICE_ATTR_RO(_name)
+
+MODULE_SHOW(requests, atomic64_read(&lf_module_stat[LF_REQUESTS]));
+MODULE_SHOW(fill_bytes, atomic64_read(&lf_module_stat[LF_FILL_BYTES]));
+MODULE_SHOW(fill_errors, atomic64_read(&lf_module_stat[LF_FILL_ERRORS]));
+MODULE_SHOW(sessions, atomic64_read(&lf_module_stat[LF_SESSIONS]));
+MODULE_SHOW(evictions, atomic64_read(&lf_module_stat[LF_EVICTIONS]));
+MODULE_SHOW(decodes, atomic64_read(&lf_module_stat[LF_DECODES]));
+MODULE_SHOW(helper, lf_helper_attached());
+MODULE_SHOW(cache_bytes, lf_cache_used());
+MODULE_SHOW(cache_frames, lf_cache_frames());
+MODULE_SHOW(cache_limit, lf_cache_limit());
+
+static struct attribute *lf_module_attrs[] = {
+	&dev_attr_requests.attr,
+	&dev_attr_fill_bytes.attr,
+	&dev_attr_fill_errors.attr,
+	&dev_attr_sessions.attr,
+	&dev_attr_evictions.attr,
+	&dev_attr_decodes.attr,
+	&dev_attr_helper.attr,
+	&dev_attr_cache_bytes.attr,
+	&dev_attr_cache_frames.attr,
+	&dev_attr_cache_limit.attr,
+	NULL
+};
+
+static const struct attribute_group lf_module_group = {
+	.attrs = lf_module_attrs,
+};
+
+const struct attribute_group *lf_module_groups[] = {
+	&lf_module_group,
+	NULL
+};

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# TAP output for shell tests. Sourced by bash; ends with tap_end.
+
+tap_count=0
+tap_failed=0
+tap_dir=$(mktemp -d)
+trap 'rm -rf "$tap_dir"' EXIT
+echo "TAP version 13"
+
+# check NAME CMD...: passes if CMD succeeds; shows its output if it does not
+check()
+{
+	local name=$1 status
+
+	shift
+	tap_count=$((tap_count + 1))
+	"$@" >"$tap_dir/check" 2>&1
+	status=$?
+	if [ $status -eq 0 ]; then
+		echo "ok $tap_count $name"
+	else
+		echo "not ok $tap_count $name"
+		echo "# status $status of: $*"
+		sed 's/^/# /' "$tap_dir/check"
+		tap_failed=$((tap_failed + 1))
+	fi
+}
+
+# says STATUS WORDS CMD...: ends with STATUS and has WORDS on stderr
+says()
+{
+	local want=$1 words=$2 got
+
+	shift 2
+	"$@" >"$tap_dir/stdout" 2>"$tap_dir/stderr"
+	got=$?
+	cat "$tap_dir/stderr"
+	[ $got -eq "$want" ] || { echo "status $got, not $want"; return 1; }
+	grep -qF -- "$words" "$tap_dir/stderr" ||
+		{ echo "stderr lacks: $words"; return 1; }
+}
+
+tap_end()
+{
+	echo "1..$tap_count"
+	[ $tap_failed -eq 0 ]
+	exit
+}
