@@ -169,11 +169,11 @@ static void features(const struct request *request, char *text, size_t bytes)
 static int meta_number(const char *path, bool is_file, int *fd, dev_t *number,
 		       struct error *e)
 {
-	char loop[LOOP_PATH];
+	char loop[LOOPDEV_PATH];
 	struct stat st;
 
 	if (is_file) {
-		*fd = loop_attach(path, loop, e);
+		*fd = loopdev_attach(path, loop, e);
 		if (*fd < 0)
 			return *fd;
 		path = loop;

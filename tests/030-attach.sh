@@ -18,7 +18,7 @@ uuid=$(basename "$(dirname "$url")")
 meta=/var/lib/lazyframe
 
 # dmsetup leaves nodes to udevd; here there is none (until the end)
-dms() { dmsetup --noudevsync --noudevrules "$@"; }
+dms() { dmsetup --verifyudev "$@"; }
 loops() { losetup -n -O NAME,BACK-FILE; }
 # what attach could leave behind
 state() { loops; ls -A $meta /run/lazyframe 2>/dev/null; dmsetup ls; ls /dev/mapper; }
