@@ -32,11 +32,13 @@ static DEFINE_MUTEX(lf_devices_lock);
 #define DEFAULT_FETCH_TIMEOUT	60
 #define MAX_TIMEOUT		(24 * 60 * 60)
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Read-ahead: once a reader was sequential for a while, ask for windows of
  * frames before it needs them. Each window is posted at once and so travels
  * as one range. A reader that jumps sets off nothing.
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 #define STREAM_MIN_RUN		(256 << 10)
 #define STREAM_FIRST_WINDOW	(512 << 10)
@@ -93,9 +95,11 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
 	spin_unlock(&dev->stream_lock);
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * The way of a read
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static void io_end(struct lf_io *io, blk_status_t status, enum lf_stat kind)
 {
@@ -253,9 +257,11 @@ static int lf_map(struct dm_target *ti, struct bio *bio)
 	return DM_MAPIO_SUBMITTED;
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Helpers come and go
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static void kick_work(struct work_struct *work)
 {
@@ -282,9 +288,11 @@ static void expire_work(struct work_struct *work)
 				      expire));
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Constructor
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static int parse_seconds(const char *arg, unsigned int *seconds)
 {
@@ -383,7 +391,7 @@ static int load_image(struct lf_device *dev)
 	}
 	sectors = DIV_ROUND_UP_ULL(dev->image.super.image_bytes, SECTOR_SIZE);
 	if (ti->begin || ti->len != sectors) {
-		DMERR("%s: the image has %llu sectors; the table line must start at 0 and have as many",
+		DMERR("%s: the table line must map sectors 0 to %llu, all of the image",
 		      dm_table_device_name(ti->table), sectors);
 		ti->error = "Size does not match the image's";
 		return -EINVAL;
@@ -467,9 +475,11 @@ static void lf_dtr(struct dm_target *ti)
 	kfree(dev);
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Suspend and resume
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static void lf_presuspend(struct dm_target *ti)
 {
@@ -517,9 +527,11 @@ static int lf_preresume(struct dm_target *ti)
 	return 0;
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Status and messages
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static void status_info(struct lf_device *dev, char *result,
 			unsigned int maxlen)
@@ -570,9 +582,10 @@ static void status_ima(struct lf_device *dev, char *result, unsigned int maxlen)
 	unsigned int sz = 0;
 
 	DMEMIT_TARGET_NAME_VERSION(dev->ti->type);
-	DMEMIT(",meta_device_name=%s,image_uuid=%pUb,image_bytes=%llu,generation=%llu,layers=%u,read_only=y;",
-	       dev->meta->name, super->uuid, super->image_bytes,
-	       super->generation, super->layers);
+	DMEMIT(",meta_device_name=%s,image_uuid=%pUb,image_bytes=%llu",
+	       dev->meta->name, super->uuid, super->image_bytes);
+	DMEMIT(",generation=%llu,layers=%u,read_only=y;", super->generation,
+	       super->layers);
 }
 
 static void lf_status(struct dm_target *ti, status_type_t type,
