@@ -36,22 +36,24 @@ kernel_source()
 	echo "$dir"
 }
 
-# kernel_release NAME: the full release for 6.1, 6.12, debug or a full name:
-# the newest one in the cache or, failing that, among the installed kernels.
+# kernel_release NAME: the full release for 6.1, 6.12, debug or a full name: of
+# the kernels in the cache and the installed ones the newest that modules can be
+# built for, failing that the newest.
 kernel_release()
 {
-	local want=$1 found
+	local want=$1 all found
 
 	case $want in
 	debug)	want='*-debug' ;;
 	6.1|6.12) want="$want.[0-9]*-amd64" ;;
 	esac
-	found=$(cd "$cache/kernels" 2>/dev/null && ls -d $want 2>/dev/null |
-		grep -v -e cloud -e -rt- | sort -V | tail -n 1)
-	[ -n "$found" ] ||
-		found=$(cd /boot && ls vmlinuz-$want 2>/dev/null |
-			grep -v -e cloud -e -rt- | sort -V | tail -n 1)
-	echo "${found#vmlinuz-}"
+	all=$( { cd "$cache/kernels" && ls -d $want
+		cd /boot && ls vmlinuz-$want; } 2>/dev/null |
+		sed 's/^vmlinuz-//' | grep -v -e cloud -e -rt- | sort -rV)
+	for found in $all; do
+		kernel_build "$found" >/dev/null && echo "$found" && return
+	done
+	echo "$all" | head -n 1
 }
 
 # kernel_image RELEASE, kernel_modules RELEASE: its bzImage and modules folder.
