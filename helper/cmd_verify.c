@@ -162,15 +162,19 @@ static int check_object(struct verify *v, struct error *e)
 				 layer->locator,
 				 (unsigned long long)info.ubytes,
 				 (unsigned long long)layer->ubytes);
-	/* Tables of a header that builds on the layer may leave frames out. */
-	if (!is_own(v->image, layer) || !layer->frames)
+	/*
+	 * A seek table was checked to account for all bytes. Without one, a
+	 * header that builds on the layer may leave out frames, its own may not.
+	 */
+	if (layer->data_end != layer->cbytes || !layer->frames ||
+	    !is_own(v->image, layer))
 		return 0;
 	last = &layer->frame[layer->frames - 1];
 	end = last->cstart + last->cbytes;
-	if (end != layer->data_end)
+	if (end != layer->cbytes)
 		return error_set(e, -EBADMSG, "%s: frames end at C offset %llu, and what follows up to %llu is no seek table",
 				 layer->locator, (unsigned long long)end,
-				 (unsigned long long)layer->data_end);
+				 (unsigned long long)layer->cbytes);
 	return 0;
 }
 
