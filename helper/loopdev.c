@@ -33,11 +33,7 @@ static int shows(const char *path, const struct stat *file)
 	return ret;
 }
 
-<<<<<<< HEAD
-int loop_find(const struct stat *file, char path[LOOP_PATH])
-=======
 int loopdev_find(const struct stat *file, char path[LOOPDEV_PATH])
->>>>>>> dmcli
 {
 	char backing[64];
 	struct dirent *d;
@@ -59,11 +55,7 @@ int loopdev_find(const struct stat *file, char path[LOOPDEV_PATH])
 			 "/sys/block/loop%u/loop/backing_file", n);
 		if (access(backing, F_OK))
 			continue;
-<<<<<<< HEAD
-		snprintf(path, LOOP_PATH, "/dev/loop%u", n);
-=======
 		snprintf(path, LOOPDEV_PATH, "/dev/loop%u", n);
->>>>>>> dmcli
 		ret = shows(path, file);
 		if (ret)
 			err = ret < 0 ? ret : 0;
@@ -72,11 +64,7 @@ int loopdev_find(const struct stat *file, char path[LOOPDEV_PATH])
 	return err;
 }
 
-<<<<<<< HEAD
-int loop_attach(const char *file, char path[LOOP_PATH], struct error *e)
-=======
 int loopdev_attach(const char *file, char path[LOOPDEV_PATH], struct error *e)
->>>>>>> dmcli
 {
 	struct loop_config config = {
 		.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
@@ -106,11 +94,7 @@ int loopdev_attach(const char *file, char path[LOOPDEV_PATH], struct error *e)
 					strerror(errno));
 			goto out;
 		}
-<<<<<<< HEAD
-		snprintf(path, LOOP_PATH, "/dev/loop%d", n);
-=======
 		snprintf(path, LOOPDEV_PATH, "/dev/loop%d", n);
->>>>>>> dmcli
 		loop = open(path, O_RDONLY | O_CLOEXEC);
 		if (loop < 0) {
 			err = error_set(e, -errno, "%s: %s", path,
@@ -138,11 +122,7 @@ out:
 	return err ? err : loop;
 }
 
-<<<<<<< HEAD
-int loop_clear(const char *path)
-=======
 int loopdev_clear(const char *path)
->>>>>>> dmcli
 {
 	int fd, err = 0;
 
