@@ -213,7 +213,7 @@ static int attach(const struct request *request, const struct image *image,
 	char device_uuid[DEVICE_UUID_MAX + 1];
 	const char *meta = request->meta;
 	struct metafile made = {};
-	dev_t number;
+	dev_t number = 0;
 	int fd = -1, err;
 
 	err = state_lock(e);

@@ -75,7 +75,7 @@ static int drop_files(const char *name, const char *backing, bool *found,
 	return 0;
 }
 
-static int detach(const char *name, bool force, struct error *e)
+static int remove_all(const char *name, bool force, struct error *e)
 {
 	char meta[64], backing[4096] = "";
 	struct device device;
@@ -148,7 +148,7 @@ int cmd_detach(int argc, char **argv)
 		return 2;
 	}
 	if (device_name_check(argv[optind], &e) ||
-	    detach(argv[optind], force, &e)) {
+	    remove_all(argv[optind], force, &e)) {
 		fprintf(stderr, "lazyframe detach: %s\n", e.text);
 		return 1;
 	}

@@ -38,7 +38,7 @@
 #include <linux/jiffies.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
-#include <linux/moduleparam.h>
+#include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/nospec.h>
 #include <linux/rculist.h>
@@ -426,7 +426,7 @@ static int cache_mib_set(const char *val, const struct kernel_param *kp)
 	if (!mib || mib > ULONG_MAX >> 21)
 		return -ERANGE;
 	WRITE_ONCE(cache_mib, mib);
-	/* Before the module is up there is nothing to evict. */
+	/* Before the module is up, and after, there is nothing to evict. */
 	if (frames.hash)
 		make_room(0);
 	return 0;
@@ -1002,7 +1002,11 @@ void lf_frames_exit(void)
 	cancel_delayed_work_sync(&frames.starved_work);
 	WARN_ON(frames.count || frames.slots_used ||
 		atomic64_read(&frames.charged));
+	/* The parameter outlives this function. */
+	kernel_param_lock(THIS_MODULE);
+	kvfree(frames.hash);
+	frames.hash = NULL;
+	kernel_param_unlock(THIS_MODULE);
 	rcu_barrier();
 	kmem_cache_destroy(frames.slab);
-	kvfree(frames.hash);
 }

@@ -465,7 +465,7 @@ void lf_codec_exit(void);
  */
 
 #define LF_TAGS		1024
-#define LF_RING_ENTRIES	(2 * LF_TAGS)
+#define LF_RING_ENTRIES	(4 * LF_TAGS)	/* see struct lazyframe_ring */
 
 /**
  * struct lf_session - one open /dev/lazyframe

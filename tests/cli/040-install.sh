@@ -41,10 +41,10 @@ check "PREFIX is honoured" \
 	make -C "$tree" install DESTDIR="$PWD/b" PREFIX=/usr
 programs usr >expected
 check "by each file" same b
-check "by the unit" grep -E '^ExecStart=/usr/sbin/lazyframed' \
+check "by the unit" grep -E '^ExecStart=@?/usr/sbin/lazyframed' \
 	b/usr/lib/systemd/system/lazyframed.service
 check "the unit's program is where install put it" grep -E \
-	'^ExecStart=/usr/local/sbin/lazyframed' \
+	'^ExecStart=@?/usr/local/sbin/lazyframed' \
 	a/usr/local/lib/systemd/system/lazyframed.service
 
 check "make dkms" make -C "$tree" dkms DESTDIR="$PWD/c"
