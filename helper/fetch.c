@@ -318,13 +318,26 @@ static void fail(struct fetch *f, struct request *r, int err)
 	say(f, tag, have, err);
 }
 
+/* Tags are distinct modulo their number. */
+static struct request *slot(struct fetch *f, u32 tag)
+{
+	return &f->request[tag % f->tags];
+}
+
+static void set_deadline(struct fetch *f, struct request *r, u64 deadline)
+{
+	r->deadline = deadline ? deadline : NEVER;
+	if (deadline)
+		wake_at(f, deadline > MARGIN ? deadline - MARGIN : 0);
+}
+
 static void promote(struct fetch *f, const struct lazyframe_request *req)
 {
-	struct request *r = &f->request[req->tag];
+	struct request *r = slot(f, req->tag);
 
-	if (!r->layer || r->layer->info.layer != req->layer ||
-	    r->offset != req->offset || !r->prefetch)
+	if (!r->layer || r->tag != req->tag || !r->prefetch)
 		return;
+	set_deadline(f, r, req->deadline);
 	if (r->range) {
 		r->prefetch = false;
 		return;
@@ -362,21 +375,16 @@ void fetch_request(struct fetch *f, const struct lazyframe_request *req)
 	u64 end;
 	int err;
 
-	if (req->tag >= f->tags) {
-		log_err("the module posted tag %u, there are %u", req->tag,
-			f->tags);
-		return;
-	}
 	if (req->flags & LAZYFRAME_REQ_PROMOTE) {
 		promote(f, req);
 		return;
 	}
-	r = &f->request[req->tag];
+	r = slot(f, req->tag);
 	if (r->layer) {
 		struct range *range = r->range;
 
-		log_err("the module posted tag %u again before its last answer",
-			req->tag);
+		log_err("the module posted tag %u before the last answer to tag %u",
+			req->tag, r->tag);
 		drop(f, r);
 		if (range && TAILQ_EMPTY(&range->requests)) {
 			abort_range(range);
@@ -405,7 +413,6 @@ void fetch_request(struct fetch *f, const struct lazyframe_request *req)
 	*r = (struct request){
 		.layer = layer,
 		.offset = req->offset,
-		.deadline = req->deadline ? req->deadline : NEVER,
 		.born = ++f->born,
 		.tag = req->tag,
 		.length = req->length,
@@ -414,8 +421,7 @@ void fetch_request(struct fetch *f, const struct lazyframe_request *req)
 	};
 	layer->open++;
 	f->stats.open++;
-	if (req->deadline)
-		wake_at(f, req->deadline > MARGIN ? req->deadline - MARGIN : 0);
+	set_deadline(f, r, req->deadline);
 	enqueue(f, r);
 }
 

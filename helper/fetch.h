@@ -13,8 +13,8 @@
  *			^		       |
  *			+---- backoff ---------+  what is missing
  *
- * Memory is taken by fetch_new() only: a request's slot is its tag, there is
- * a layer for each tag and each transfer, and a range for each transfer.
+ * Memory is taken by fetch_new() only: a request's slot is its tag modulo the
+ * number of tags, there is a layer for each tag and each transfer, and a range for each transfer.
  */
 #ifndef LF_FETCH_H
 #define LF_FETCH_H

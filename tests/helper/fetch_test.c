@@ -187,6 +187,18 @@ TEST_F(fetch, promotion_overtakes_queued_prefetch)
 	EXPECT_EQ(0, fetch_stats(rig->fetch)->open);
 }
 
+TEST_F(fetch, promotion_brings_a_deadline)
+{
+	struct rig *rig = self->rig;
+
+	rig_go(rig);
+	rig_tell(rig, "fault status count=0\n");
+	post(rig, 0, 0, PREFETCH, 0);
+	post(rig, 0, 0, PROMOTE, 300);
+	ASSERT_EQ(0, rig_run(rig));
+	EXPECT_EQ(ETIMEDOUT, rig->tag[0].status);
+}
+
 TEST_F(fetch, a_connection_is_kept_for_demand)
 {
 	struct rig *rig = self->rig;

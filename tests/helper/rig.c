@@ -33,11 +33,12 @@ static int on_fill(struct sink *sink, struct lazyframe_fill *fill,
 
 	if (rig->session_error)
 		return rig->session_error;
-	if (fill->tag >= TAGS || !rig->tag[fill->tag].open) {
+	/* As the module does: the low part is the slot, the rest its history. */
+	t = &rig->tag[fill->tag % TAGS];
+	if (!t->open || fill->tag / TAGS != t->uses) {
 		rig->wrong++;
 		return -EINVAL;
 	}
-	t = &rig->tag[fill->tag];
 	if (t->refuse && !fill->status)
 		return -EINVAL;
 	if (fill->offset != t->have || fill->length > t->length - t->have ||
@@ -273,7 +274,7 @@ void rig_post(struct rig *rig, u32 tag, u64 layer, u64 offset, u32 length,
 		.offset = offset,
 		.length = length,
 		.have = have,
-		.tag = tag,
+		.tag = rig->tag[tag].uses * TAGS + tag,
 		.flags = flags,
 		.deadline = ms ? now_ns() + ms * NSEC_PER_MSEC : 0,
 	};
@@ -285,7 +286,9 @@ void rig_post(struct rig *rig, u32 tag, u64 layer, u64 offset, u32 length,
 			.length = length,
 			.have = have,
 			.open = true,
+			.uses = rig->tag[tag].uses + 1,
 		};
+		req.tag += TAGS;
 		rig->open++;
 	}
 	fetch_request(rig->fetch, &req);

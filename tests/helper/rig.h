@@ -23,6 +23,7 @@ struct rig_tag {
 	u32 have;
 	u64 finished;	/* how many requests had finished by then, this one in */
 	u64 when;	/* it finished, now_ns() */
+	u32 uses;	/* the part of the tag above the slot's number */
 	int status;	/* 0 or a positive errno */
 	bool open;
 	bool refuse;	/* answer -EINVAL to its bytes */

@@ -45,7 +45,7 @@
 #define LAZYFRAME_REQ_PREFETCH	(1U << 0)
 /*
  * A reader now waits for a request that was posted as prefetch. Not a new
- * request: same tag, same frame. It may arrive after the request's last
+ * request: same tag, same frame; the deadline is the reader's. It may arrive after the request's last
  * answer was sent; then it is to be ignored.
  */
 #define LAZYFRAME_REQ_PROMOTE	(1U << 1)
@@ -61,7 +61,8 @@
  *	      ended, 0 for none; the kernel gives up at this time by itself
  * @length: C length of the frame, bytes
  * @have: bytes of it that the kernel holds already; answers start here
- * @tag: names the request in answers
+ * @tag: names the request in answers; modulo the number of tags it is the
+ *	 number of a slot that no other open request has
  * @flags: LAZYFRAME_REQ_*
  * @reserved: zero
  */

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The daemon's end of /dev/lazyframe; see uapi/linux/lazyframe.h.
+ */
+#ifndef LF_CHANNEL_H
+#define LF_CHANNEL_H
+
+#include "fetch.h"
+
+struct channel {
+	struct sink sink;
+	int fd;
+	u64 generation;
+	u32 tags;		/* requests that can be open at once */
+	size_t ring_bytes;
+	const struct lazyframe_ring *ring;
+	u64 tail;		/* entries before this one were taken */
+};
+
+/**
+ * channel_open - open, attach, map
+ * @path: LAZYFRAME_DEVICE, as a rule
+ *
+ * Return: 0; -EBUSY another helper is attached; another negative errno. All
+ * but -EBUSY were logged, with what to do.
+ */
+int channel_open(struct channel *c, const char *path);
+
+/* channel_close - the module gives unanswered requests to the next helper */
+void channel_close(struct channel *c);
+
+/**
+ * channel_take - pass what was posted since the last time to @take
+ *
+ * Return: 0; -EPROTO (logged) when the ring contradicts itself: only a new
+ * session helps then.
+ */
+int channel_take(struct channel *c,
+		 void (*take)(void *arg, const struct lazyframe_request *req),
+		 void *arg);
+
+#endif

@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * lazyframed(8): fetches what the lazyframe module asks for.
+ *
+ * Nothing is kept here that the module could not give to the next instance, so
+ * this process may be killed and started again at any moment. It may have to
+ * work while the system has no memory left to give, and no disk to read from but
+ * the one that it serves: so all its own memory is taken and locked at the
+ * start, and no file is opened later but those that layers name.
+ */
+#include <getopt.h>
+#include <linux/capability.h>
+#include <linux/prctl.h>
+#include <malloc.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "file.h"
+#include "http.h"
+#include "log.h"
+#include "notify.h"
+
+#define CAFILE		"/etc/ssl/certs/ca-certificates.crt"
+#define STATUS_EVERY	(5 * NSEC_PER_SEC)
+#define BUSY_POLL_MS	200
+#define RESOLVER_STACK	(256 << 10)
+
+enum { EXIT_USAGE = 2, EXIT_SESSION = 75 };	/* 75: EX_TEMPFAIL */
+
+struct options {
+	const char *device;
+	const char *cafile;
+	struct fetch_options fetch;
+	bool cafile_given;
+	bool wait;
+	bool verbose;
+};
+
+struct daemon {
+	struct options opt;
+	struct loop loop;
+	struct channel channel;
+	struct fetch *fetch;
+	struct transport *http;
+	struct transport *file;
+	int signals;
+	int ticker;
+	u64 tick;
+	bool stop;
+	bool over;
+};
+
+static const char usage_text[] =
+"Usage: lazyframed [OPTION]...\n"
+"Fetches what devices of the lazyframe module miss. See lazyframed(8).\n"
+"\n"
+"  --device PATH         the module's device (" LAZYFRAME_DEVICE ")\n"
+"  --wait                if another helper is attached, wait for its end\n"
+"  --connections N       connections to one server (8)\n"
+"  --range-max BYTES     longest range to ask for, suffixes K and M (8M)\n"
+"  --gap-max BYTES       unwanted bytes to read over within a range (0)\n"
+"  --connect-timeout S   seconds to look up a name, connect, start TLS (5)\n"
+"  --stall-timeout S     seconds without a byte that end an attempt (10)\n"
+"  --cafile FILE         certificate authorities for https, PEM\n"
+"                        (" CAFILE ")\n"
+"  --verbose             log each range\n"
+"  --version, --help\n";
+
+/* Options */
+
+static bool parse_number(const char *text, u64 min, u64 max, u64 unit, u64 *n)
+{
+	char *end;
+	u64 value;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (errno)
+		return false;
+	if (unit == 1 && (*end == 'K' || *end == 'M')) {
+		if (check_mul_overflow(value, *end == 'K' ? 1ULL << 10 :
+				       1ULL << 20, &value))
+			return false;
+		end++;
+	}
+	if (*end || value < min || value > max)
+		return false;
+	*n = value * unit;
+	return true;
+}
+
+static void bad_number(const char *name, const char *text, u64 min, u64 max)
+{
+	fprintf(stderr, "lazyframed: --%s %s: give a number from %llu to %llu\n",
+		name, text, (unsigned long long)min, (unsigned long long)max);
+	exit(EXIT_USAGE);
+}
+
+static void parse_options(struct options *opt, int argc, char **argv)
+{
+	enum { DEVICE, WAIT, CONNECTIONS, RANGE_MAX, GAP_MAX, CONNECT, STALL,
+	       CAFILE_OPTION, VERBOSE, VERSION, HELP };
+	static const struct option options[] = {
+		[DEVICE] = { "device", required_argument, NULL, 0 },
+		[WAIT] = { "wait", no_argument, NULL, 0 },
+		[CONNECTIONS] = { "connections", required_argument, NULL, 0 },
+		[RANGE_MAX] = { "range-max", required_argument, NULL, 0 },
+		[GAP_MAX] = { "gap-max", required_argument, NULL, 0 },
+		[CONNECT] = { "connect-timeout", required_argument, NULL, 0 },
+		[STALL] = { "stall-timeout", required_argument, NULL, 0 },
+		[CAFILE_OPTION] = { "cafile", required_argument, NULL, 0 },
+		[VERBOSE] = { "verbose", no_argument, NULL, 0 },
+		[VERSION] = { "version", no_argument, NULL, 0 },
+		[HELP] = { "help", no_argument, NULL, 0 },
+		{ }
+	};
+	static const struct {
+		u64 min, max, unit;
+	} limit[] = {
+		[CONNECTIONS] = { 1, 64, 1 },
+		[RANGE_MAX] = { 4096, 1 << 30, 1 },
+		[GAP_MAX] = { 0, 16 << 20, 1 },
+		[CONNECT] = { 1, 3600, NSEC_PER_SEC },
+		[STALL] = { 1, 3600, NSEC_PER_SEC },
+	};
+	u64 n = 0;
+	int i, c;
+
+	while ((c = getopt_long(argc, argv, "", options, &i)) != -1) {
+		if (c)
+			exit(EXIT_USAGE);
+		if (i < (int)ARRAY_SIZE(limit) && limit[i].unit &&
+		    !parse_number(optarg, limit[i].min, limit[i].max,
+				  limit[i].unit, &n))
+			bad_number(options[i].name, optarg, limit[i].min,
+				   limit[i].max);
+		switch (i) {
+		case DEVICE:
+			opt->device = optarg;
+			break;
+		case WAIT:
+			opt->wait = true;
+			break;
+		case CONNECTIONS:
+			opt->fetch.connections = n;
+			break;
+		case RANGE_MAX:
+			opt->fetch.range_max = n;
+			break;
+		case GAP_MAX:
+			opt->fetch.gap_max = n;
+			break;
+		case CONNECT:
+			opt->fetch.connect_ns = n;
+			break;
+		case STALL:
+			opt->fetch.stall_ns = n;
+			break;
+		case CAFILE_OPTION:
+			opt->cafile = optarg;
+			opt->cafile_given = true;
+			break;
+		case VERBOSE:
+			opt->verbose = true;
+			break;
+		case VERSION:
+			puts("lazyframed " LF_VERSION);
+			exit(0);
+		case HELP:
+			fputs(usage_text, stdout);
+			exit(0);
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "lazyframed: unexpected argument \"%s\"; see --help\n",
+			argv[optind]);
+		exit(EXIT_USAGE);
+	}
+}
+
+/* Memory, privileges */
+
+/* Let libraries load now what they would otherwise load at the first use. */
+static void warm_up(void)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *result = NULL;
+
+	/* libcurl resolves names in threads; all of a stack gets locked. */
+	pthread_attr_t attr;
+
+	if (!pthread_attr_init(&attr)) {
+		pthread_attr_setstacksize(&attr, RESOLVER_STACK);
+		pthread_setattr_default_np(&attr);
+		pthread_attr_destroy(&attr);
+	}
+	mallopt(M_ARENA_MAX, 2);
+	/* A name that no hosts file has: down to the last source. */
+	if (!getaddrinfo("lazyframe.invalid", "80", &hints, &result))
+		freeaddrinfo(result);
+}
+
+static void lock_memory(void)
+{
+	struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
+
+	/* With the limit gone, CAP_IPC_LOCK is not needed for later memory. */
+	setrlimit(RLIMIT_MEMLOCK, &all);
+	if (mlockall(MCL_CURRENT | MCL_FUTURE))
+		log_warn("cannot lock memory: %s; reclaim may wait for this process to read its own pages",
+			 strerror(errno));
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0))
+		log_warn("PR_SET_IO_FLUSHER: %s; memory reclaim may wait for devices that wait for this process",
+			 strerror(errno));
+}
+
+/* What is left: reading files that layers name, whoever owns them. */
+static void drop_capabilities(void)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct cap[2] = { };
+	unsigned int keep = 1U << CAP_DAC_READ_SEARCH;
+
+	if (syscall(SYS_capget, &head, cap))
+		goto fail;
+	keep &= cap[0].permitted;
+	memset(cap, 0, sizeof(cap));
+	cap[0].effective = keep;
+	cap[0].permitted = keep;
+	if (syscall(SYS_capset, &head, cap) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		goto fail;
+	return;
+fail:
+	log_warn("cannot drop privileges: %s", strerror(errno));
+}
+
+/* Events */
+
+static void take(void *arg, const struct lazyframe_request *req)
+{
+	fetch_request(arg, req);
+}
+
+static void on_channel(void *arg, int fd, u32 events)
+{
+	struct daemon *d = arg;
+
+	(void)fd;
+	if (events & (EPOLLERR | EPOLLHUP)) {
+		log_err("the module hung up");
+		d->over = true;
+	} else if (channel_take(&d->channel, take, d->fetch)) {
+		d->over = true;
+	}
+}
+
+static void on_signal(void *arg, int fd, u32 events)
+{
+	struct signalfd_siginfo info;
+	struct daemon *d = arg;
+
+	(void)events;
+	if (read(fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	log_info("stopping: %s", strsignal(info.ssi_signo));
+	d->stop = true;
+}
+
+static void on_tick(void *arg, int fd, u32 events)
+{
+	struct daemon *d = arg;
+	const struct fetch_stats *s = fetch_stats(d->fetch);
+
+	(void)events;
+	notify("WATCHDOG=1\n"
+	       "STATUS=%u requests open, %u ranges in flight; %llu requests, %llu ranges, %llu MiB, %llu retries, %llu failures so far",
+	       s->open, s->running, (unsigned long long)s->requests,
+	       (unsigned long long)s->ranges,
+	       (unsigned long long)s->bytes >> 20,
+	       (unsigned long long)s->retries, (unsigned long long)s->failed);
+	timer_set(fd, now_ns() + d->tick);
+}
+
+/* Start */
+
+static int open_channel(struct daemon *d)
+{
+	bool told = false;
+	int err;
+
+	while ((err = channel_open(&d->channel, d->opt.device)) == -EBUSY) {
+		struct signalfd_siginfo info;
+
+		if (!d->opt.wait) {
+			log_err("%s: another helper is attached; stop it, or give --wait to take over when it ends",
+				d->opt.device);
+			return err;
+		}
+		if (!told)
+			log_info("%s: another helper is attached, waiting for its end",
+				 d->opt.device);
+		told = true;
+		/* The module has no event for this. A signal ends it at once. */
+		usleep(BUSY_POLL_MS * 1000);
+		if (read(d->signals, &info, sizeof(info)) == sizeof(info))
+			return err;
+	}
+	return err;
+}
+
+static int block_signals(void)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static bool make_transports(struct daemon *d)
+{
+	struct http_options http = {
+		.connections = d->opt.fetch.connections,
+		.cafile = d->opt.cafile,
+		.verbose = d->opt.verbose,
+	};
+
+	if (!d->opt.cafile_given && access(http.cafile, R_OK)) {
+		log_warn("%s: %s; https will not work, see --cafile",
+			 http.cafile, strerror(errno));
+		http.cafile = NULL;
+	}
+	d->http = http_new(&d->loop, &http);
+	d->file = file_new(&d->loop, d->opt.fetch.connections);
+	d->opt.fetch.transport[0] = d->http;
+	d->opt.fetch.transport[1] = d->file;
+	if (d->http && !d->file)
+		log_err("cannot start: %s", strerror(errno));
+	return d->http && d->file;
+}
+
+static bool watch_all(struct daemon *d)
+{
+	u64 watchdog = notify_watchdog();
+	int err;
+
+	err = loop_watch(&d->loop, d->channel.fd, EPOLLIN, on_channel, d);
+	if (!err)
+		err = loop_watch(&d->loop, d->signals, EPOLLIN, on_signal, d);
+	if (!err) {
+		d->ticker = loop_timer(&d->loop, on_tick, d);
+		err = d->ticker < 0 ? d->ticker : 0;
+	}
+	if (err) {
+		log_err("cannot start: %s", strerror(-err));
+		return false;
+	}
+	d->tick = watchdog / 2 < STATUS_EVERY ? watchdog / 2 : STATUS_EVERY;
+	if (notify_wanted())
+		timer_set(d->ticker, now_ns() + d->tick);
+	return true;
+}
+
+static int run(struct daemon *d)
+{
+	int err = 0;
+
+	/* Requests that an earlier helper left may be in the ring already. */
+	if (channel_take(&d->channel, take, d->fetch))
+		d->over = true;
+	while (!d->stop && !d->over && !err) {
+		err = fetch_run(d->fetch);
+		if (!err)
+			err = loop_turn(&d->loop);
+	}
+	if (err)
+		log_err("the session is over: %s; start again to begin another",
+			strerror(-err));
+	return err || d->over ? EXIT_SESSION : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct daemon d = {
+		.opt = {
+			.device = LAZYFRAME_DEVICE,
+			.cafile = CAFILE,
+			.fetch = {
+				.connections = 8,
+				.range_max = 8 << 20,
+				.stall_ns = 10 * NSEC_PER_SEC,
+				.connect_ns = 5 * NSEC_PER_SEC,
+			},
+		},
+	};
+	int status = EXIT_FAILURE, err;
+
+	parse_options(&d.opt, argc, argv);
+	log_init(d.opt.verbose);
+	notify_init();
+	d.signals = block_signals();
+	err = loop_init(&d.loop);
+	if (d.signals < 0 || err) {
+		log_err("cannot start: %s", strerror(err ? -err : errno));
+		return EXIT_FAILURE;
+	}
+	if (open_channel(&d))
+		return EXIT_FAILURE;
+	warm_up();
+	if (!make_transports(&d))
+		goto out;
+	d.fetch = fetch_new(&d.loop, &d.channel.sink, d.channel.tags,
+			    &d.opt.fetch);
+	if (!d.fetch) {
+		log_err("cannot start: %s", strerror(errno));
+		goto out;
+	}
+	if (!watch_all(&d))
+		goto out;
+	if (chdir("/"))
+		log_warn("cannot change to /: %s", strerror(errno));
+	lock_memory();
+	drop_capabilities();
+	log_info("attached to %s, session %llu", d.opt.device,
+		 (unsigned long long)d.channel.generation);
+	notify("READY=1\nSTATUS=attached");
+	status = run(&d);
+	notify("STOPPING=1");
+out:
+	if (d.fetch)
+		fetch_free(d.fetch);
+	if (d.http)
+		http_free(d.http);
+	if (d.file)
+		file_free(d.file);
+	channel_close(&d.channel);
+	loop_exit(&d.loop);
+	return status;
+}
