@@ -3,12 +3,24 @@
 #	make			lazyframe.ko for KREL, helper/lazyframe, helper/lazyframed
 #	make check, check-long	every test; see README.md
 #	make demo		a root file system, served lazily in a VM
-#	make install, make dkms
+#	make install		programs, man pages and unit file, below DESTDIR and PREFIX
+#	make dkms		the module, by DKMS: now for KREL, later for new kernels
+#	make uninstall		takes back both
 
 VERSION := 0.1.0
 KREL ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(KREL)/build
 PREFIX ?= /usr/local
+DKMS ?= dkms
+DKMS_SRC ?= /usr/src
+
+bin := $(DESTDIR)$(PREFIX)/bin
+sbin := $(DESTDIR)$(PREFIX)/sbin
+man := $(DESTDIR)$(PREFIX)/share/man/man8
+unit := $(DESTDIR)$(PREFIX)/lib/systemd/system
+dkms_src := $(DESTDIR)$(DKMS_SRC)/lazyframe-$(VERSION)
+dkms_name := -m lazyframe -v $(VERSION)
+pages = $(notdir $(wildcard helper/*.8))
 
 all: module helper
 
@@ -24,9 +36,46 @@ check:
 demo:
 	tests/demo
 
-clean:
+install: helper
+	install -d $(bin) $(sbin) $(man) $(unit)
+	install -m 755 helper/lazyframe $(bin)
+	install -m 755 helper/lazyframed $(sbin)
+	install -m 644 $(addprefix helper/,$(pages)) $(man)
+	sed 's,/usr/local/,$(PREFIX)/,' helper/lazyframed.service \
+		>$(unit)/lazyframed.service
+	chmod 644 $(unit)/lazyframed.service
+
+# With DESTDIR, for a package: its scripts call dkms on the target machine.
+dkms: dkms-remove
+	install -d $(dkms_src)/kmod $(dkms_src)/uapi/linux
+	install -m 644 Kbuild Makefile dkms.conf COPYING $(dkms_src)
+	install -m 644 kmod/*.[ch] $(dkms_src)/kmod
+	install -m 644 uapi/linux/lazyframe.h $(dkms_src)/uapi/linux
+ifeq ($(DESTDIR),)
+	$(DKMS) add $(dkms_name)
+	$(DKMS) build $(dkms_name) -k $(KREL)
+	$(DKMS) install $(dkms_name) -k $(KREL)
+endif
+
+dkms-remove:
+ifeq ($(DESTDIR),)
+	if $(DKMS) status $(dkms_name) | grep -q .; then \
+		$(DKMS) remove $(dkms_name) --all; \
+	fi
+endif
+	$(RM) -r $(dkms_src)
+
+uninstall: dkms-remove
+	$(RM) $(bin)/lazyframe $(sbin)/lazyframed \
+		$(unit)/lazyframed.service $(addprefix $(man)/,$(pages))
+
+clean: clean-module
 	$(MAKE) -C helper clean
-	$(RM) -r build kmod/*.o kmod/.*.cmd .*.cmd *.o *.ko *.mod *.mod.c \
+	$(RM) -r build
+
+clean-module:
+	$(RM) kmod/*.o kmod/.*.cmd .*.cmd *.o *.ko *.mod *.mod.c \
 		Module.symvers modules.order
 
-.PHONY: all module helper check demo clean
+.PHONY: all module helper check demo install dkms dkms-remove uninstall clean \
+	clean-module

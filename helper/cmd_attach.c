@@ -169,11 +169,11 @@ static void features(const struct request *request, char *text, size_t bytes)
 static int meta_number(const char *path, bool is_file, int *fd, dev_t *number,
 		       struct error *e)
 {
-	char loop[LOOP_PATH];
+	char loop[LOOPDEV_PATH];
 	struct stat st;
 
 	if (is_file) {
-		*fd = loop_attach(path, loop, e);
+		*fd = loopdev_attach(path, loop, e);
 		if (*fd < 0)
 			return *fd;
 		path = loop;
@@ -213,7 +213,7 @@ static int attach(const struct request *request, const struct image *image,
 	char device_uuid[DEVICE_UUID_MAX + 1];
 	const char *meta = request->meta;
 	struct metafile made = {};
-	dev_t number;
+	dev_t number = 0;
 	int fd = -1, err;
 
 	err = state_lock(e);

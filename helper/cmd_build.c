@@ -18,6 +18,7 @@
 #include <linux/fs.h>
 #include <linux/lazyframe.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -37,7 +38,7 @@
 
 #define BLOCK		4096U
 #define FRAME_DEFAULT	(128U << 10)
-#define BATCH_BYTES	(1U << 20)	/* of U space, or one frame */
+#define BATCH_BYTES	(1024U << 10)	/* of U space, or one frame */
 #define MAX_THREADS	256U
 #define MAX_NAME	200		/* with suffixes it is a file name */
 /*
@@ -115,7 +116,7 @@ struct build {
 	struct progress progress;
 };
 
-static volatile sig_atomic_t interrupted;
+static atomic_int interrupted;
 
 static void on_signal(int sig)
 {
@@ -153,21 +154,18 @@ static bool all_zero(const u8 *p, size_t bytes)
 	return !*p && !memcmp(p, p + 1, bytes - 1);
 }
 
-/* Make room for one more; growth by doubling. */
-static int grow(void **array, size_t *room, size_t used, size_t entry,
-		struct error *e)
+/* Room for one more; growth by doubling. NULL: no memory, @array stays. */
+static void *grow(void *array, size_t *room, size_t used, size_t entry)
 {
 	size_t n = *room ? 2 * *room : 256;
 	void *p;
 
-	if (used < *room)
-		return 0;
-	p = reallocarray(*array, n, entry);
-	if (!p)
-		return error_set(e, -ENOMEM, "no memory for %zu entries", n);
-	*array = p;
-	*room = n;
-	return 0;
+	if (array && used < *room)
+		return array;
+	p = reallocarray(array, n, entry);
+	if (p)
+		*room = n;
+	return p;
 }
 
 /*
@@ -179,7 +177,6 @@ static int map(struct build *b, u64 start, u64 length, bool zero,
 	       struct error *e)
 {
 	struct header_mapping *m;
-	int err;
 
 	length = block_up(length);
 	m = b->mappings ? &b->mapping[b->mappings - 1] : NULL;
@@ -187,11 +184,11 @@ static int map(struct build *b, u64 start, u64 length, bool zero,
 		m->length += length;
 		return 0;
 	}
-	err = grow((void **)&b->mapping, &b->mappings_room, b->mappings,
-		   sizeof(*b->mapping), e);
-	if (err)
-		return err;
-	m = &b->mapping[b->mappings++];
+	m = grow(b->mapping, &b->mappings_room, b->mappings, sizeof(*m));
+	if (!m)
+		return error_set(e, -ENOMEM, "no memory for mappings");
+	b->mapping = m;
+	m += b->mappings++;
 	memset(m, 0, sizeof(*m));
 	m->start = start;
 	m->length = length;
@@ -242,7 +239,7 @@ static int find_data(const struct build *b, u64 off, u64 *start, u64 *end,
 
 static int count_data(struct build *b, struct error *e)
 {
-	u64 start, end = 0;
+	u64 start = 0, end = 0;
 	int err;
 
 	while (end < b->bytes) {
@@ -262,8 +259,9 @@ static int read_image(struct build *b, u8 *buf, size_t bytes, struct error *e)
 
 	while (bytes) {
 		if (interrupted)
-			return error_set(e, -EINTR, "stopped by signal %d, nothing was stored",
-					 (int)interrupted);
+			return error_set(e, -EINTR,
+					 "stopped by signal %d, nothing was stored",
+					 interrupted);
 		n = pread(b->fd, buf, bytes, off);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -271,7 +269,8 @@ static int read_image(struct build *b, u8 *buf, size_t bytes, struct error *e)
 			return error_set(e, -errno, "%s: reading at %llu: %m",
 					 b->image, (unsigned long long)off);
 		if (!n)
-			return error_set(e, -EIO, "%s: became shorter while it was read",
+			return error_set(e, -EIO,
+					 "%s: became shorter while it was read",
 					 b->image);
 		buf += n;
 		off += n;
@@ -318,7 +317,7 @@ static int read_batch(void *ctx, void *job, struct error *e)
 
 	batch->ubytes = 0;
 	while (batch->ubytes < b->batch_bytes && b->pos < b->bytes) {
-		u64 start, left;
+		u64 start = 0, left;
 
 		if (b->pos >= b->data_end) {
 			start = b->pos;
@@ -397,13 +396,14 @@ static int store_batch(void *ctx, void *job, struct error *e)
 
 		/* Only where holes became data, see MAX_MAPPINGS. */
 		if (b->frames == LF_MAX_FRAMES)
-			return error_set(e, -EFBIG, "%s: more than %u frames; use a larger --frame-size",
+			return error_set(e, -EFBIG,
+					 "%s: more than %u frames; use a larger --frame-size",
 					 b->image, LF_MAX_FRAMES);
-		err = grow((void **)&b->frame, &b->frames_room, b->frames,
-			   sizeof(*b->frame), e);
-		if (err)
-			return err;
-		pos = &b->frame[b->frames];
+		pos = grow(b->frame, &b->frames_room, b->frames, sizeof(*pos));
+		if (!pos)
+			return error_set(e, -ENOMEM, "no memory for frames");
+		b->frame = pos;
+		pos += b->frames;
 		*pos = batch->frame[i];
 		pos->ustart += b->ubytes;
 		pos->cstart += b->cbytes;
@@ -431,17 +431,20 @@ static int open_image(struct build *b, struct error *e)
 		b->bytes = st.st_size;
 	} else if (S_ISBLK(st.st_mode)) {
 		if (ioctl(b->fd, BLKGETSIZE64, &b->bytes))
-			return error_set(e, -errno, "%s: asking for the size: %m",
+			return error_set(e, -errno,
+					 "%s: asking for the size: %m",
 					 b->image);
 	} else {
-		return error_set(e, -EINVAL, "%s: neither a regular file nor a block device",
+		return error_set(e, -EINVAL,
+				 "%s: neither a regular file nor a block device",
 				 b->image);
 	}
 	if (!b->bytes)
 		return error_set(e, -EINVAL, "%s: the image is empty",
 				 b->image);
 	if (b->bytes > LF_MAX_IMAGE)
-		return error_set(e, -EFBIG, "%s: the image is larger than %llu TiB",
+		return error_set(e, -EFBIG,
+				 "%s: the image is larger than %llu TiB",
 				 b->image, LF_MAX_IMAGE >> 40);
 	posix_fadvise(b->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 	return count_data(b, e);
@@ -455,7 +458,8 @@ static int same_size(const struct build *b, struct error *e)
 	if (fstat(b->fd, &st))
 		return error_set(e, -errno, "%s: %m", b->image);
 	if (S_ISREG(st.st_mode) && (u64)st.st_size != b->bytes)
-		return error_set(e, -EIO, "%s: its size changed from %llu to %llu bytes while it was read; take a copy or stop the writer",
+		return error_set(e, -EIO,
+				 "%s: its size changed from %llu to %llu bytes while it was read; take a copy or stop the writer",
 				 b->image, (unsigned long long)b->bytes,
 				 (unsigned long long)st.st_size);
 	return 0;
@@ -476,7 +480,8 @@ static void fit_frame_bytes(struct build *b)
 			b->frame_bytes = LAZYFRAME_MAX_FRAME;
 	}
 	if (b->frame_bytes != asked && !b->quiet)
-		fprintf(stderr, "lazyframe build: frames of %s instead of %s, as a layer has at most %u\n",
+		fprintf(stderr,
+			"lazyframe build: frames of %s instead of %s, as a layer has at most %u\n",
 			units_text(b->frame_bytes, is),
 			units_text(asked, was), LF_MAX_FRAMES);
 }
@@ -545,7 +550,8 @@ static int set_up(struct build *b, struct error *e)
 		batch->c = raw ? NULL : malloc(room);
 		batch->frame = calloc(frames, sizeof(*batch->frame));
 		if (!batch->u || (!raw && !batch->c) || !batch->frame)
-			return error_set(e, -ENOMEM, "no memory for frames of %u bytes in %u threads",
+			return error_set(e, -ENOMEM,
+					 "no memory for frames of %u bytes in %u threads",
 					 b->frame_bytes, b->threads);
 	}
 	return 0;
@@ -666,8 +672,9 @@ static int build(struct build *b, struct error *e)
 		return err;
 	err = finish_data(b, e);
 	if (!err && interrupted)
-		err = error_set(e, -EINTR, "stopped by signal %d, nothing was stored",
-				(int)interrupted);
+		err = error_set(e, -EINTR,
+				"stopped by signal %d, nothing was stored",
+				interrupted);
 	if (!err)
 		err = store_header(b, e);
 	/* The first error is the one to tell; what remains is harmless. */
@@ -783,7 +790,8 @@ static int parse_options(struct build *b, int argc, char **argv,
 		case 'f':
 			if (!units_parse(optarg, &size) || size < BLOCK ||
 			    size > LAZYFRAME_MAX_FRAME || size % BLOCK)
-				return error_set(e, -EINVAL, "frame size %s: not a multiple of 4K between 4K and 16M",
+				return error_set(e, -EINVAL,
+						 "frame size %s: not a multiple of 4K between 4K and 16M",
 						 optarg);
 			b->frame_bytes = size;
 			break;
@@ -792,7 +800,8 @@ static int parse_options(struct build *b, int argc, char **argv,
 			break;
 		case 't':
 			if (!number(optarg, 1, MAX_THREADS, &n))
-				return error_set(e, -EINVAL, "threads %s: not a number from 1 to %u",
+				return error_set(e, -EINVAL,
+						 "threads %s: not a number from 1 to %u",
 						 optarg, MAX_THREADS);
 			b->threads = n;
 			break;
@@ -805,17 +814,20 @@ static int parse_options(struct build *b, int argc, char **argv,
 		case 'h':
 			return 1;
 		default:
-			return error_set(e, -EINVAL, "see lazyframe build --help");
+			return error_set(e, -EINVAL,
+					 "see lazyframe build --help");
 		}
 	}
 	if (argc - optind != 2)
-		return error_set(e, -EINVAL, "wants IMAGE and URL; see lazyframe build --help");
+		return error_set(e, -EINVAL,
+				 "wants IMAGE and URL; see lazyframe build --help");
 	b->image = argv[optind];
 	b->prefix = argv[optind + 1];
 
 	b->codec = codec_by_name(codec);
 	if (!b->codec)
-		return error_set(e, -EINVAL, "codec %s: unknown; known are zstd, lz4 and none",
+		return error_set(e, -EINVAL,
+				 "codec %s: unknown; known are zstd, lz4 and none",
 				 codec);
 	b->level = b->codec->level;
 	if (level && !b->codec->level_max)
@@ -823,7 +835,8 @@ static int parse_options(struct build *b, int argc, char **argv,
 	if (level) {
 		if (!number(level, b->codec->level_min, b->codec->level_max,
 			    &n))
-			return error_set(e, -EINVAL, "level %s: %s has levels %d to %d",
+			return error_set(e, -EINVAL,
+					 "level %s: %s has levels %d to %d",
 					 level, b->codec->name,
 					 b->codec->level_min,
 					 b->codec->level_max);
@@ -834,7 +847,8 @@ static int parse_options(struct build *b, int argc, char **argv,
 		b->name = slash ? slash + 1 : b->image;
 	}
 	if (!name_ok(b->name))
-		return error_set(e, -EINVAL, "name \"%s\": 1 to %d bytes without slashes and control characters; see --name",
+		return error_set(e, -EINVAL,
+				 "name \"%s\": 1 to %d bytes without slashes and control characters; see --name",
 				 b->name, MAX_NAME);
 	return 0;
 }
@@ -845,7 +859,8 @@ static int find_destination(struct build *b, struct error *e)
 	if (!b->ops)
 		return -EINVAL;
 	if (!b->ops->put)
-		return error_set(e, -EROFS, "%s: %s:// can only be read; build into file:/// and copy the objects",
+		return error_set(e, -EROFS,
+				 "%s: %s:// can only be read; build into file:/// and copy the objects",
 				 b->prefix, b->ops->scheme);
 	return b->ops->writable(b->prefix, e);
 }

@@ -26,11 +26,11 @@ static const char usage[] =
 static int drop_loop(const struct stat *file, const char *path,
 		     struct error *e)
 {
-	char loop[LOOP_PATH], users[512];
+	char loop[LOOPDEV_PATH], users[512];
 	struct stat st;
 	int err;
 
-	err = loop_find(file, loop);
+	err = loopdev_find(file, loop);
 	if (err == -ENOENT)
 		return 0;
 	if (!err && !stat(loop, &st) &&
@@ -39,7 +39,7 @@ static int drop_loop(const struct stat *file, const char *path,
 		return error_set(e, -EBUSY, "%s, which shows %s, is in use: %s",
 				 loop, path, users);
 	if (!err)
-		err = loop_clear(loop);
+		err = loopdev_clear(loop);
 	if (err)
 		return error_set(e, err, "the loop device of %s: %s", path,
 				 strerror(-err));
@@ -75,7 +75,7 @@ static int drop_files(const char *name, const char *backing, bool *found,
 	return 0;
 }
 
-static int detach(const char *name, bool force, struct error *e)
+static int remove_all(const char *name, bool force, struct error *e)
 {
 	char meta[64], backing[4096] = "";
 	struct device device;
@@ -148,7 +148,7 @@ int cmd_detach(int argc, char **argv)
 		return 2;
 	}
 	if (device_name_check(argv[optind], &e) ||
-	    detach(argv[optind], force, &e)) {
+	    remove_all(argv[optind], force, &e)) {
 		fprintf(stderr, "lazyframe detach: %s\n", e.text);
 		return 1;
 	}

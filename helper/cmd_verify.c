@@ -155,22 +155,29 @@ static int check_object(struct verify *v, struct error *e)
 		return err;
 	if (info.bytes != layer->cbytes ||
 	    strcmp(info.validator, layer->validator))
-		return error_set(e, -ESTALE, "%s: changed while it was verified",
+		return error_set(e, -ESTALE,
+				 "%s: changed while it was verified",
 				 layer->locator);
 	if (info.has_ubytes && info.ubytes != layer->ubytes)
-		return error_set(e, -EBADMSG, "%s: uncompressed-size is %llu, but it holds %llu bytes",
+		return error_set(e, -EBADMSG,
+				 "%s: uncompressed-size is %llu, but it holds %llu bytes",
 				 layer->locator,
 				 (unsigned long long)info.ubytes,
 				 (unsigned long long)layer->ubytes);
-	/* Tables of a header that builds on the layer may leave frames out. */
-	if (!is_own(v->image, layer) || !layer->frames)
+	/*
+	 * A seek table was checked to account for all bytes. Without one, a
+	 * header that builds on the layer may leave out frames, its own may not.
+	 */
+	if (layer->data_end != layer->cbytes || !layer->frames ||
+	    !is_own(v->image, layer))
 		return 0;
 	last = &layer->frame[layer->frames - 1];
 	end = last->cstart + last->cbytes;
-	if (end != layer->data_end)
-		return error_set(e, -EBADMSG, "%s: frames end at C offset %llu, and what follows up to %llu is no seek table",
+	if (end != layer->cbytes)
+		return error_set(e, -EBADMSG,
+				 "%s: frames end at C offset %llu, and what follows up to %llu is no seek table",
 				 layer->locator, (unsigned long long)end,
-				 (unsigned long long)layer->data_end);
+				 (unsigned long long)layer->cbytes);
 	return 0;
 }
 
@@ -206,7 +213,8 @@ static int verify_layer(struct verify *v, u32 index, struct error *e)
 		if (memcmp(sum, layer->sha256, sizeof(sum))) {
 			sha256_text(layer->sha256, want);
 			sha256_text(sum, got);
-			err = error_set(e, -EBADMSG, "%s: SHA-256 of the content is %s, the header says %s",
+			err = error_set(e, -EBADMSG,
+					"%s: SHA-256 of the content is %s, the header says %s",
 					layer->locator, got, want);
 		}
 	}
@@ -291,7 +299,8 @@ static int cover_layer(const struct image *image, u32 index,
 				break;
 		}
 		if (held < stop)
-			return error_set(e, -EBADMSG, "%s: U offset %llu is mapped, to image offset %llu, but in no frame",
+			return error_set(e, -EBADMSG,
+					 "%s: U offset %llu is mapped, to image offset %llu, but in no frame",
 					 layer->locator,
 					 (unsigned long long)held,
 					 (unsigned long long)(x->start + held -
@@ -323,7 +332,8 @@ static int check_end(const struct image *image, struct error *e)
 	if (x->start + x->length != image->bytes ||
 	    x->storage + x->length <= layer->ubytes)
 		return 0;
-	return error_set(e, -EBADMSG, "%s: has %llu bytes less than the image's end needs",
+	return error_set(e, -EBADMSG,
+			 "%s: has %llu bytes less than the image's end needs",
 			 layer->locator,
 			 (unsigned long long)(x->storage + x->length -
 					      layer->ubytes));
@@ -355,13 +365,14 @@ static int verify_cover(const struct verify *v, struct error *e)
 			continue;
 		/* What an image stored for itself it must use. */
 		if (is_own(image, l))
-			err = error_set(e, -EBADMSG, "%s: %llu bytes, first at U offset %llu, with %u whole frames, are mapped by nothing",
+			err = error_set(e, -EBADMSG,
+					"%s: %llu bytes, first at U offset %llu, with %u whole frames, are mapped by nothing",
 					l->locator,
 					(unsigned long long)unused.bytes,
 					(unsigned long long)unused.first,
 					unused.frames);
 		else if (!v->quiet)
-			printf("%s: %llu bytes with %u whole frames are mapped by nothing in this image\n",
+			printf("%s: %llu bytes with %u whole frames are mapped by nothing here\n",
 			       l->locator, (unsigned long long)unused.bytes,
 			       unused.frames);
 	}
@@ -389,12 +400,14 @@ static int verify_names(const char *url, const struct image *image,
 		name[UUID_TEXT - 1] = 0;
 		if (uuid_parse(name, uuid) &&
 		    memcmp(uuid, image->uuid, sizeof(uuid)))
-			return error_set(e, -EBADMSG, "%s: the header is of image %s",
+			return error_set(e, -EBADMSG,
+					 "%s: the header is of image %s",
 					 url, text);
 	}
 	if (image->generation ? own_base :
 	    !own_base && !uuid_is_nil(image->base_uuid))
-		return error_set(e, -EBADMSG, "%s: generation %llu and base layer contradict each other",
+		return error_set(e, -EBADMSG,
+				 "%s: generation %llu and base layer contradict each other",
 				 url, (unsigned long long)image->generation);
 	return 0;
 }
@@ -511,7 +524,8 @@ int cmd_verify(int argc, char **argv)
 		switch (c) {
 		case 't':
 			if (!units_parse(optarg, &n) || !n || n > MAX_THREADS) {
-				fprintf(stderr, "lazyframe verify: threads %s: not a number from 1 to %u\n",
+				fprintf(stderr,
+					"lazyframe verify: threads %s: not a number from 1 to %u\n",
 					optarg, MAX_THREADS);
 				return EXIT_USAGE;
 			}

@@ -13,8 +13,8 @@
 #define LZ4_OLD_MAGIC	0x184c2102U	/* "legacy" frames: lz4 -l */
 
 /* Bits of a zstd frame's header descriptor, its fifth byte. */
-#define ZSTD_FHD_RESERVED	(1U << 3)
-#define ZSTD_FHD_UNUSED		(1U << 4)
+#define ZSTD_FHD_RESERVED	0x08
+#define ZSTD_FHD_UNUSED		0x10
 
 static const struct codec codecs[] = {
 	{ LAZYFRAME_CODEC_NONE, "none", "", 0, 0, 0 },
@@ -64,6 +64,7 @@ int codec_encoder_new(const struct codec *codec, int level, u32 frame_bytes,
 		      struct codec_encoder **encoder, struct error *e)
 {
 	struct codec_encoder *enc = calloc(1, sizeof(*enc));
+	size_t err;
 
 	if (!enc)
 		return error_set(e, -ENOMEM, "out of memory");
@@ -73,15 +74,17 @@ int codec_encoder_new(const struct codec *codec, int level, u32 frame_bytes,
 		enc->zstd = ZSTD_createCCtx();
 		if (!enc->zstd)
 			goto fail;
-		if (ZSTD_isError(ZSTD_CCtx_setParameter(enc->zstd,
-				ZSTD_c_compressionLevel, level)) ||
-		    ZSTD_isError(ZSTD_CCtx_setParameter(enc->zstd,
-				ZSTD_c_checksumFlag, 1)))
+		err = ZSTD_CCtx_setParameter(enc->zstd,
+					     ZSTD_c_compressionLevel, level);
+		if (!ZSTD_isError(err))
+			err = ZSTD_CCtx_setParameter(enc->zstd,
+						     ZSTD_c_checksumFlag, 1);
+		if (ZSTD_isError(err))
 			goto fail;
 		break;
 	case LAZYFRAME_CODEC_LZ4:
-		if (LZ4F_isError(LZ4F_createCompressionContext(&enc->lz4,
-							LZ4F_VERSION)))
+		err = LZ4F_createCompressionContext(&enc->lz4, LZ4F_VERSION);
+		if (LZ4F_isError(err))
 			goto fail;
 		enc->prefs.compressionLevel = level;
 		enc->prefs.autoFlush = 1;

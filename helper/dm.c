@@ -278,7 +278,8 @@ int device_info_parse(const char *text, struct device_info *info,
 	char *copy, *rest;
 	int err, i;
 
-	rest = copy = strdup(text);
+	copy = strdup(text);
+	rest = copy;
 	if (!copy)
 		return error_set(e, -ENOMEM, "no memory");
 	err = pick(word(&rest), "attached", "none", &info->helper);

@@ -22,18 +22,21 @@ int error_set(struct error *e, int err, const char *fmt, ...)
 
 void error_prefix(struct error *e, const char *fmt, ...)
 {
-	char old[sizeof(e->text)];
+	char prefix[sizeof(e->text)];
+	size_t room = sizeof(e->text) - sizeof(": ");
+	size_t before, after;
 	va_list args;
-	int used;
 
 	if (!e)
 		return;
-	memcpy(old, e->text, sizeof(old));
-
 	va_start(args, fmt);
-	used = vsnprintf(e->text, sizeof(e->text), fmt, args);
+	vsnprintf(prefix, sizeof(prefix), fmt, args);
 	va_end(args);
 
-	if (used >= 0 && (size_t)used < sizeof(e->text))
-		snprintf(e->text + used, sizeof(e->text) - used, ": %s", old);
+	before = strnlen(prefix, room);
+	after = strnlen(e->text, room - before);
+	memmove(e->text + before + 2, e->text, after);
+	memcpy(e->text, prefix, before);
+	memcpy(e->text + before, ": ", 2);
+	e->text[before + 2 + after] = '\0';
 }

@@ -159,7 +159,8 @@ static int tables_agree(const struct image_layer *layer,
 	u32 i, at = 0;
 
 	if (entry->ubytes != ubytes)
-		return error_set(e, -EINVAL, "%s: holds %llu bytes by its seek table and %llu by the header",
+		return error_set(e, -EINVAL,
+				 "%s: holds %llu bytes by its seek table and %llu by the header",
 				 layer->locator, (unsigned long long)ubytes,
 				 (unsigned long long)entry->ubytes);
 	for (i = 0; i < entry->frames; i++) {
@@ -172,7 +173,8 @@ static int tables_agree(const struct image_layer *layer,
 		if (at == layer->frames || a->ustart != b->ustart ||
 		    a->cstart != b->cstart || a->ubytes != b->ubytes ||
 		    a->cbytes != b->cbytes)
-			return error_set(e, -EINVAL, "%s: the header's frame %u, at U offset %llu, is not in the object's seek table",
+			return error_set(e, -EINVAL,
+					 "%s: the header's frame %u, at U offset %llu, is not in the object's seek table",
 					 layer->locator, i,
 					 (unsigned long long)a->ustart);
 	}
@@ -182,7 +184,7 @@ static int tables_agree(const struct image_layer *layer,
 static int open_compressed(struct image_layer *layer,
 			   const struct header_layer *entry, struct error *e)
 {
-	u64 ubytes, end;
+	u64 ubytes = 0, end;
 	u32 i;
 	int err;
 
@@ -205,7 +207,8 @@ static int open_compressed(struct image_layer *layer,
 	layer->frames = entry->frames;
 	end = entry->frame[i - 1].cstart + entry->frame[i - 1].cbytes;
 	if (end > layer->cbytes)
-		return error_set(e, -EINVAL, "%s: %llu bytes long, but the header has frames up to %llu",
+		return error_set(e, -EINVAL,
+				 "%s: %llu bytes long, but the header has frames up to %llu",
 				 layer->locator,
 				 (unsigned long long)layer->cbytes,
 				 (unsigned long long)end);
@@ -252,7 +255,8 @@ static int open_layer(struct image_layer *layer, const struct header *header,
 	if (layer->codec != LAZYFRAME_CODEC_NONE)
 		return open_compressed(layer, entry, e);
 	if (layer->ubytes != layer->cbytes)
-		return error_set(e, -EINVAL, "%s: %llu bytes long, but the header says %llu",
+		return error_set(e, -EINVAL,
+				 "%s: %llu bytes long, but the header says %llu",
 				 layer->locator,
 				 (unsigned long long)layer->cbytes,
 				 (unsigned long long)layer->ubytes);
@@ -299,7 +303,7 @@ static int collect_layers(struct image *image, const struct header *header,
 		memcpy(layer[n++].uuid, m->uuid, sizeof(m->uuid));
 	}
 	image->layer = layer;
-	if (!n)
+	if (!layer)
 		return 0;
 
 	qsort(layer, n, sizeof(*layer), compare_layers);
@@ -329,7 +333,7 @@ static int make_extents(struct image *image, const struct header *header,
 	for (i = 0; i < header->mappings; i++) {
 		const struct header_mapping *m = &header->mapping[i];
 		struct image_extent *extent = &image->extent[n];
-		struct image_layer key, *layer;
+		struct image_layer key = { }, *layer;
 		u64 held;
 
 		if (uuid_is_nil(m->uuid))
@@ -350,7 +354,8 @@ static int make_extents(struct image *image, const struct header *header,
 			held = layer->ubytes - extent->storage;
 		if (!held || (extent->length > held &&
 			      extent->length - held >= header->block_size))
-			return error_set(e, -EINVAL, "the mapping of image offset %llu, %llu bytes, ends behind its layer %s",
+			return error_set(e, -EINVAL,
+					 "the mapping of image offset %llu, %llu bytes, ends behind its layer %s",
 					 (unsigned long long)extent->start,
 					 (unsigned long long)extent->length,
 					 layer_name(layer, text));
@@ -373,13 +378,15 @@ static int split_url(const char *url, char **base, char **name,
 	const char *slash = strrchr(url, '/'), *up = slash;
 
 	if (strpbrk(url, "?#"))
-		return error_set(e, -EINVAL, "%s: a header's URL has no query, as the layers' URLs are made from it",
+		return error_set(e, -EINVAL,
+				 "%s: a header's URL has no query, as the layers' URLs are made from it",
 				 url);
 	while (up && up > url && up[-1] != '/')
 		up--;
 	/* "scheme://" is no directory. */
 	if (!up || up == url || (up > url + 1 && up[-2] == '/'))
-		return error_set(e, -EINVAL, "%s: a header's URL ends in <uuid>/<name>" HEADER_SUFFIX,
+		return error_set(e, -EINVAL,
+				 "%s: a header's URL ends in <uuid>/<name>" HEADER_SUFFIX,
 				 url);
 	*base = strndup(url, up - url);
 	*name = strndup(slash + 1, strlen(slash + 1) - strlen(HEADER_SUFFIX));
@@ -411,7 +418,8 @@ static int open_header(const char *url, struct image *image, struct error *e)
 		goto out_header;
 	}
 	if (header.size > LF_MAX_IMAGE) {
-		err = error_set(e, -EFBIG, "%s: the image is larger than %llu TiB",
+		err = error_set(e, -EFBIG,
+				"%s: the image is larger than %llu TiB",
 				url, LF_MAX_IMAGE >> 40);
 		goto out_header;
 	}
@@ -504,10 +512,12 @@ static int open_object(const char *url, struct image *image, struct error *e)
 	if (err)
 		return err;
 	if (table && layer->frames && layer->codec == LAZYFRAME_CODEC_NONE)
-		return error_set(e, -EINVAL, "%s: has a seek table, but its frames are neither zstd's nor LZ4's",
+		return error_set(e, -EINVAL,
+				 "%s: has a seek table, but its frames are neither zstd's nor LZ4's",
 				 url);
 	if (!table && layer->codec != LAZYFRAME_CODEC_NONE)
-		return error_set(e, -EINVAL, "%s: compressed, but without a seek table, so no part of it can be read alone; decompress it and store it with lazyframe build",
+		return error_set(e, -EINVAL,
+				 "%s: compressed, but without a seek table, so no part of it can be read alone; decompress it and store it with lazyframe build",
 				 url);
 	if (!table) {
 		layer->ubytes = layer->cbytes;
@@ -581,7 +591,8 @@ int image_decode_frame(const struct image_layer *layer, u32 index,
 		err = -EBADMSG;
 	}
 	if (err)
-		error_set(e, err, "%s: frame %u (U offset %llu, C offset %llu, %u bytes): %s",
+		error_set(e, err,
+			  "%s: frame %u (U offset %llu, C offset %llu, %u bytes): %s",
 			  layer->locator, index,
 			  (unsigned long long)pos->ustart,
 			  (unsigned long long)pos->cstart, pos->cbytes, why);

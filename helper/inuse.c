@@ -25,7 +25,7 @@ static void add(struct list *list, const char *fmt, ...)
 	if (room <= 2)
 		return;
 	if (list->used) {
-		strcpy(list->text + list->used, ", ");
+		memcpy(list->text + list->used, ", ", 3);
 		list->used += 2;
 		room -= 2;
 	}
@@ -36,7 +36,7 @@ static void add(struct list *list, const char *fmt, ...)
 		list->used += (size_t)n < room ? (size_t)n : room - 1;
 }
 
-static void mounts(u32 major, u32 minor, struct list *list)
+static void add_mounts(u32 major, u32 minor, struct list *list)
 {
 	char *line = NULL, *where;
 	size_t bytes = 0;
@@ -58,7 +58,7 @@ static void mounts(u32 major, u32 minor, struct list *list)
 	fclose(file);
 }
 
-static void swaps(dev_t dev, struct list *list)
+static void add_swaps(dev_t dev, struct list *list)
 {
 	char *line = NULL, *path;
 	size_t bytes = 0;
@@ -80,7 +80,7 @@ static void swaps(dev_t dev, struct list *list)
 	fclose(file);
 }
 
-static void holders(u32 major, u32 minor, struct list *list)
+static void add_holders(u32 major, u32 minor, struct list *list)
 {
 	char path[64];
 	struct dirent *d;
@@ -117,7 +117,7 @@ static bool has_open(const char *pid, dev_t dev)
 	return found;
 }
 
-static void processes(dev_t dev, struct list *list)
+static void add_processes(dev_t dev, struct list *list)
 {
 	struct dirent *d;
 	DIR *dir;
@@ -126,7 +126,7 @@ static void processes(dev_t dev, struct list *list)
 	if (!dir)
 		return;
 	while ((d = readdir(dir))) {
-		char path[300], name[32] = "?";
+		char path[300], name[32] = "";
 		FILE *file;
 
 		if (!isdigit((unsigned char)d->d_name[0]) ||
@@ -136,7 +136,7 @@ static void processes(dev_t dev, struct list *list)
 		file = fopen(path, "re");
 		if (file) {
 			if (fscanf(file, "%31[^\n]", name) != 1)
-				strcpy(name, "?");
+				name[0] = 0;
 			fclose(file);
 		}
 		add(list, "open in process %s (%s)", d->d_name, name);
@@ -150,10 +150,10 @@ bool inuse_tell(u32 major, u32 minor, char *text, size_t bytes)
 	bool stays;
 
 	text[0] = 0;
-	mounts(major, minor, &list);
-	swaps(makedev(major, minor), &list);
-	holders(major, minor, &list);
+	add_mounts(major, minor, &list);
+	add_swaps(makedev(major, minor), &list);
+	add_holders(major, minor, &list);
 	stays = list.used;
-	processes(makedev(major, minor), &list);
+	add_processes(makedev(major, minor), &list);
 	return stays;
 }

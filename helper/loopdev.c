@@ -33,7 +33,7 @@ static int shows(const char *path, const struct stat *file)
 	return ret;
 }
 
-int loop_find(const struct stat *file, char path[LOOP_PATH])
+int loopdev_find(const struct stat *file, char path[LOOPDEV_PATH])
 {
 	char backing[64];
 	struct dirent *d;
@@ -55,7 +55,7 @@ int loop_find(const struct stat *file, char path[LOOP_PATH])
 			 "/sys/block/loop%u/loop/backing_file", n);
 		if (access(backing, F_OK))
 			continue;
-		snprintf(path, LOOP_PATH, "/dev/loop%u", n);
+		snprintf(path, LOOPDEV_PATH, "/dev/loop%u", n);
 		ret = shows(path, file);
 		if (ret)
 			err = ret < 0 ? ret : 0;
@@ -64,7 +64,7 @@ int loop_find(const struct stat *file, char path[LOOP_PATH])
 	return err;
 }
 
-int loop_attach(const char *file, char path[LOOP_PATH], struct error *e)
+int loopdev_attach(const char *file, char path[LOOPDEV_PATH], struct error *e)
 {
 	struct loop_config config = {
 		.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
@@ -94,7 +94,7 @@ int loop_attach(const char *file, char path[LOOP_PATH], struct error *e)
 					strerror(errno));
 			goto out;
 		}
-		snprintf(path, LOOP_PATH, "/dev/loop%d", n);
+		snprintf(path, LOOPDEV_PATH, "/dev/loop%d", n);
 		loop = open(path, O_RDONLY | O_CLOEXEC);
 		if (loop < 0) {
 			err = error_set(e, -errno, "%s: %s", path,
@@ -122,7 +122,7 @@ out:
 	return err ? err : loop;
 }
 
-int loop_clear(const char *path)
+int loopdev_clear(const char *path)
 {
 	int fd, err = 0;
 

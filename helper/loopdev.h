@@ -2,26 +2,26 @@
 /*
  * Loop devices for meta devices that are files.
  */
-#ifndef LF_LOOP_H
-#define LF_LOOP_H
+#ifndef LF_LOOPDEV_H
+#define LF_LOOPDEV_H
 
 #include <sys/stat.h>
 
 #include "error.h"
 
-#define LOOP_PATH	32	/* bytes of "/dev/loop<N>" with its NUL */
+#define LOOPDEV_PATH	32	/* bytes of "/dev/loop<N>" with its NUL */
 
 /**
- * loop_find - the loop device that shows a file
+ * loopdev_find - the loop device that shows a file
  * @file: identifies it, whatever its path is now
  * @path: out
  *
  * Return: 0, -ENOENT where there is none, or why that cannot be known.
  */
-int loop_find(const struct stat *file, char path[LOOP_PATH]);
+int loopdev_find(const struct stat *file, char path[LOOPDEV_PATH]);
 
 /**
- * loop_attach - show a file as a read-only block device
+ * loopdev_attach - show a file as a read-only block device
  * @file: path
  * @path: out: of the loop device
  *
@@ -31,11 +31,11 @@ int loop_find(const struct stat *file, char path[LOOP_PATH]);
  * Return: a file descriptor that keeps the device until something else uses
  * it; the caller closes it. Or a negative errno.
  */
-int loop_attach(const char *file, char path[LOOP_PATH], struct error *e);
+int loopdev_attach(const char *file, char path[LOOPDEV_PATH], struct error *e);
 
 /**
- * loop_clear - detach a loop device, now or when its last user is gone
+ * loopdev_clear - detach a loop device, now or when its last user is gone
  */
-int loop_clear(const char *path);
+int loopdev_clear(const char *path);
 
 #endif

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../kmod/pure.h"
 #include "cmd.h"
 
 static const struct {
@@ -24,7 +25,7 @@ static void usage(FILE *out)
 	size_t i;
 
 	fputs("Usage: lazyframe COMMAND [ARGUMENT]...\n\n", out);
-	for (i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
+	for (i = 0; i < ARRAY_SIZE(subcommands); i++)
 		fprintf(out, "  %-8s  %s\n", subcommands[i].name,
 			subcommands[i].what);
 	fputs("\nlazyframe COMMAND --help tells more; so does lazyframe(8).\n",
@@ -49,7 +50,7 @@ int main(int argc, char **argv)
 		puts("lazyframe " LF_VERSION);
 		return 0;
 	}
-	for (i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(subcommands); i++) {
 		if (strcmp(argv[1], subcommands[i].name))
 			continue;
 		ret = subcommands[i].run(argc - 1, argv + 1);
@@ -60,7 +61,8 @@ int main(int argc, char **argv)
 		}
 		return ret;
 	}
-	fprintf(stderr, "lazyframe: unknown command %s; lazyframe --help lists them\n",
+	fprintf(stderr,
+		"lazyframe: unknown command %s; lazyframe --help lists them\n",
 		argv[1]);
 	return 2;
 }

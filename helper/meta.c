@@ -389,7 +389,7 @@ int meta_read_super(int fd, u64 dev_bytes, struct lf_super *super,
 		return err;
 	if (!memcmp(block, zeros, sizeof(block)))
 		return -ENODATA;
-	if (memcmp(block, LF_META_MAGIC, sizeof(LF_META_MAGIC) - 1)) {
+	if (memcmp(block, LF_META_MAGIC, strlen(LF_META_MAGIC)) != 0) {
 		*why = "it holds something else";
 		return -EMEDIUMTYPE;
 	}

@@ -43,13 +43,13 @@ static int open_path(const char *path, struct metafile *made, struct error *e)
 
 static int check_unused(int fd, const char *path, struct error *e)
 {
-	char loop[LOOP_PATH];
+	char loop[LOOPDEV_PATH];
 	struct stat st;
 	int err;
 
 	if (fstat(fd, &st))
 		return error_set(e, -errno, "%s: %s", path, strerror(errno));
-	err = loop_find(&st, loop);
+	err = loopdev_find(&st, loop);
 	if (!err)
 		return error_set(e, -EBUSY,
 				 "%s is in use: %s shows it, detach it first",

@@ -23,10 +23,12 @@ const struct object_ops *object_ops(const char *url, struct error *e)
 			     strlen(schemes[i].prefix)))
 			return schemes[i].ops;
 	if (!strstr(url, "://"))
-		error_set(e, -EINVAL, "%s: not a URL; a file is named file:///directory/name",
+		error_set(e, -EINVAL,
+			  "%s: not a URL; a file is named file:///directory/name",
 			  url);
 	else
-		error_set(e, -EPROTONOSUPPORT, "%s: unknown kind of URL; known are file://, http:// and https://",
+		error_set(e, -EPROTONOSUPPORT,
+			  "%s: unknown kind of URL; known are file://, http:// and https://",
 			  url);
 	return NULL;
 }
@@ -45,7 +47,8 @@ int object_get(const char *url, u64 max, void **data, size_t *bytes,
 	if (err)
 		return err;
 	if (info.bytes > max)
-		return error_set(e, -EFBIG, "%s: %llu bytes, more than the %llu that are allowed here",
+		return error_set(e, -EFBIG,
+				 "%s: %llu bytes, more than the %llu that are allowed here",
 				 url, (unsigned long long)info.bytes,
 				 (unsigned long long)max);
 	buf = malloc(info.bytes + 1);

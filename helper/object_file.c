@@ -51,18 +51,21 @@ static char *path_from(const char *url, struct error *e)
 	char *path, *to;
 
 	if (*p != '/') {
-		error_set(e, -EINVAL, "%s: a file's URL names no host and a full path: file:///directory/name",
+		error_set(e, -EINVAL,
+			  "%s: a file's URL names no host and a full path: file:///directory/name",
 			  url);
 		return NULL;
 	}
-	to = path = malloc(strlen(p) + 1);
+	path = malloc(strlen(p) + 1);
 	if (!path) {
 		error_set(e, -ENOMEM, "out of memory");
 		return NULL;
 	}
+	to = path;
 	for (; *p; p++) {
 		if (*p == '?' || *p == '#') {
-			error_set(e, -EINVAL, "%s: a file's URL has no query or fragment; write %s for %c",
+			error_set(e, -EINVAL,
+				  "%s: a file's URL has no query or fragment; write %s for %c",
 				  url, *p == '?' ? "%3F" : "%23", *p);
 			goto fail;
 		}
@@ -71,7 +74,8 @@ static char *path_from(const char *url, struct error *e)
 			int low = high < 0 ? -1 : unhex(p[2]);
 
 			if (low < 0 || !(high | low)) {
-				error_set(e, -EINVAL, "%s: a %% that two hex digits, not 00, do not follow; write %%25 for %%",
+				error_set(e, -EINVAL,
+					  "%s: a %% that two hex digits, not 00, do not follow; write %%25 for %%",
 					  url);
 				goto fail;
 			}
@@ -128,13 +132,12 @@ static int open_object(const char *url, const char *path, struct stat *st,
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return error_set(e, -errno, "%s: %m", url);
-	if (fstat(fd, st)) {
+	if (fstat(fd, st))
 		err = error_set(e, -errno, "%s: %m", url);
-	} else if (!S_ISREG(st->st_mode)) {
+	else if (!S_ISREG(st->st_mode))
 		err = error_set(e, -EINVAL, "%s: not a regular file", url);
-	} else {
+	else
 		return fd;
-	}
 	close(fd);
 	return err;
 }
@@ -193,7 +196,8 @@ static int read_sidecar(const char *url, const char *path,
 			return 0;
 		}
 	}
-	return error_set(e, -EINVAL, "%s" SIDECAR ": not a decimal number; remove the file or put the object again",
+	return error_set(e, -EINVAL,
+			 "%s" SIDECAR ": not a decimal number; put the object again",
 			 url);
 }
 
@@ -242,7 +246,7 @@ static int file_get_range(const char *url, u64 off, void *buf, size_t len,
 	if (err)
 		error_set(e, err, "%s: bytes %llu to %llu: %s", url,
 			  (unsigned long long)off,
-			  (unsigned long long)(off + len),
+			  (unsigned long long)off + len,
 			  err == -ENODATA ? "the file is shorter" :
 					    strerror(-err));
 	return err;
@@ -454,7 +458,8 @@ static int file_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
 		goto out;
 	}
 	if ((u64)st.st_size != bytes) {
-		err = error_set(e, -EIO, "%s: %llu bytes were written, %llu were meant",
+		err = error_set(e, -EIO,
+				"%s: %llu bytes were written, %llu were meant",
 				put->url, (unsigned long long)st.st_size,
 				(unsigned long long)bytes);
 		goto out;

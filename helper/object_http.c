@@ -272,7 +272,8 @@ static int attempt(const char *url, const char *range, struct reply *r,
 		return error_set(e, -EINVAL, "%s: %s", url, *detail ? detail :
 				 curl_easy_strerror(rc));
 	if (r->overflow) {
-		error_set(e, -EPROTO, "%s: status %ld with more bytes than were asked for; the server must support ranges",
+		error_set(e, -EPROTO,
+			  "%s: status %ld with more bytes than were asked for; the server must support ranges",
 			  url, r->status);
 		return 1;
 	}
@@ -327,7 +328,8 @@ static int request(const char *url, const char *range, u64 off, void *buf,
 		if (!range || (r->status != 200 && r->status != 206) ||
 		    range_is(r, off, len))
 			return 0;
-		error_set(e, -EPROTO, "%s: asked for bytes %s, got status %ld and %zu other bytes",
+		error_set(e, -EPROTO,
+			  "%s: asked for bytes %s, got status %ld and %zu other bytes",
 			  url, range, r->status, r->got);
 	}
 	error_prefix(e, "after %d attempts", ATTEMPTS);
@@ -351,7 +353,8 @@ static int http_get_range(const char *url, u64 off, void *buf, size_t len,
 		return err;
 	if (r.status == 200 || r.status == 206)
 		return 0;
-	return error_set(e, status_error(r.status), "%s: bytes %s: the server says %ld",
+	return error_set(e, status_error(r.status),
+			 "%s: bytes %s: the server says %ld",
 			 url, range, r.status);
 }
 
@@ -388,7 +391,8 @@ static int http_stat(const char *url, struct object_info *info,
 	else if (r.status == 200)
 		info->bytes = 1;
 	else if (r.status == 206)
-		return error_set(e, -EPROTO, "%s: the server does not tell the size",
+		return error_set(e, -EPROTO,
+				 "%s: the server does not tell the size",
 				 url);
 	else
 		goto refused;

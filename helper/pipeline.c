@@ -6,12 +6,10 @@
  */
 #include "pipeline.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "../kmod/pure.h"
 
 /* @err: of whichever stage failed; later stages pass it on */
 struct slot {
@@ -30,9 +28,9 @@ struct run {
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	uint64_t produced;
-	uint64_t started;
-	uint64_t consumed;
+	u64 produced;
+	u64 started;
+	u64 consumed;
 	bool end;			/* nothing more will be produced */
 	bool stop;			/* an error: all go home */
 };
@@ -43,7 +41,7 @@ struct worker {
 	pthread_t thread;
 };
 
-static struct slot *slot_at(struct run *run, uint64_t index)
+static struct slot *slot_at(struct run *run, u64 index)
 {
 	return &run->slot[index % run->slots];
 }

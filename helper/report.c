@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <dirent.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +29,7 @@ static void read_image(struct report *report)
 
 static bool read_number(const char *dir, const char *name, u64 *value)
 {
+	unsigned long long n;
 	char path[400], end;
 	FILE *file;
 	bool ok;
@@ -38,36 +38,39 @@ static bool read_number(const char *dir, const char *name, u64 *value)
 	file = fopen(path, "re");
 	if (!file)
 		return false;
-	ok = fscanf(file, "%" SCNu64 "%c", value, &end) == 2 && end == '\n';
+	ok = fscanf(file, "%llu%c", &n, &end) == 2 && end == '\n';
 	fclose(file);
+	if (ok)
+		*value = n;
 	return ok;
 }
 
 static int by_name(const void *a, const void *b)
 {
-	return strcmp(a, b);	/* each begins with its name */
+	const struct report_counter *x = a, *y = b;
+
+	return strcmp(x->name, y->name);
 }
 
 static void read_counters(const char *path, struct report_counters *counters)
 {
+	struct report_counter *c = counters->counter;
 	struct dirent *d;
-	u64 value;
 	DIR *dir;
 
 	dir = opendir(path);
 	if (!dir)
 		return;
 	while (counters->count < REPORT_COUNTERS && (d = readdir(dir))) {
-		if (d->d_name[0] == '.' || strlen(d->d_name) >=
-		    sizeof(counters->counter[0].name) ||
-		    !read_number(path, d->d_name, &value))
+		if (d->d_name[0] == '.' || strlen(d->d_name) >= sizeof(c->name) ||
+		    !read_number(path, d->d_name, &c->value))
 			continue;
-		strcpy(counters->counter[counters->count].name, d->d_name);
-		counters->counter[counters->count++].value = value;
+		snprintf(c->name, sizeof(c->name), "%s", d->d_name);
+		counters->count++;
+		c++;
 	}
 	closedir(dir);
-	qsort(counters->counter, counters->count, sizeof(counters->counter[0]),
-	      by_name);
+	qsort(counters->counter, counters->count, sizeof(*c), by_name);
 }
 
 int report_read(const char *name, struct report *report, struct error *e)
@@ -81,10 +84,10 @@ int report_read(const char *name, struct report *report, struct error *e)
 		return err;
 	if (strcmp(report->device.target, DEVICE_TARGET)) {
 		err = error_set(e, -EMEDIUMTYPE,
-				device_is_ours(&report->device) ?
-				"%s has lost its table (detach --force does that): its target is \"%s\"" :
-				"%s is no lazyframe device: its target is \"%s\"",
-				name, report->device.target);
+				"%s is no lazyframe device%s: its target is \"%s\"",
+				name, device_is_ours(&report->device) ?
+				" since `detach --force`" : "",
+				report->device.target);
 		goto failed;
 	}
 	err = device_info_parse(report->device.info, &report->info, e);

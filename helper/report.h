@@ -12,13 +12,15 @@ struct json_object;
 
 #define REPORT_COUNTERS	64
 
+struct report_counter {
+	char name[64];
+	u64 value;
+};
+
 /* The files of a folder in sysfs that hold one number each, by name. */
 struct report_counters {
 	u32 count;
-	struct {
-		char name[64];
-		u64 value;
-	} counter[REPORT_COUNTERS];
+	struct report_counter counter[REPORT_COUNTERS];
 };
 
 /**

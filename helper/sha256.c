@@ -49,7 +49,7 @@ void sha256_free(struct sha256 *sha)
 
 void sha256_text(const u8 sum[SHA256_BYTES], char text[SHA256_TEXT])
 {
-	int i;
+	size_t i;
 
 	for (i = 0; i < SHA256_BYTES; i++)
 		sprintf(text + 2 * i, "%02x", sum[i]);

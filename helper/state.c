@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../kmod/pure.h"
 #include "state.h"
 
 static const char *const dirs[] = { STATE_DIR, STATE_RUN_DIR };
@@ -41,7 +40,7 @@ int state_lock(struct error *e)
 int state_each_meta(const char *name, unsigned int index,
 		    char path[STATE_PATH])
 {
-	if (index >= sizeof(dirs) / sizeof(dirs[0]))
+	if (index >= ARRAY_SIZE(dirs))
 		return -ENOENT;
 	snprintf(path, STATE_PATH, "%s/%s.meta", dirs[index], name);
 	return 0;

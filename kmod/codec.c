@@ -35,12 +35,12 @@ struct context {
 };
 
 static struct {
-	spinlock_t lock;
+	spinlock_t lock;		/* of @idle */
 	struct list_head idle;
 	wait_queue_head_t wait;
 	unsigned int contexts;
 	size_t workspace_bytes;
-	struct mutex grow_lock;
+	struct mutex grow_lock;		/* one lf_codec_reserve() at a time */
 	struct context context[MAX_CONTEXTS];
 } pool;
 
@@ -193,9 +193,11 @@ int lf_codec_read(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 	return err ? -EBADMSG : 0;
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * The pool's size
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /* An idle context with less room than @ubytes, taken; else NULL. */
 static struct context *context_try_small(u32 ubytes)

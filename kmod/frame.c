@@ -38,7 +38,7 @@
 #include <linux/jiffies.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
-#include <linux/moduleparam.h>
+#include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/nospec.h>
 #include <linux/rculist.h>
@@ -72,7 +72,7 @@ struct slot {
 };
 
 static struct {
-	spinlock_t lock;
+	spinlock_t lock;		/* of all here but what says otherwise */
 	struct hlist_head *hash;
 	struct list_head demand;	/* WANTED, somebody waits */
 	struct list_head prefetch;	/* WANTED, nobody does yet */
@@ -88,7 +88,7 @@ static struct {
 	unsigned long changed;		/* jiffies when @session last changed */
 	atomic64_t charged;		/* bytes of all frames' buffers */
 	struct kmem_cache *slab;
-	struct mutex post_lock;
+	struct mutex post_lock;		/* one poster at a time */
 	struct delayed_work post_work;
 	struct delayed_work starved_work;
 } frames;
@@ -115,9 +115,11 @@ bool lf_helper_attached(void)
 	return READ_ONCE(frames.session);
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * References and the hash
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static struct hlist_head *bucket(const struct lf_layer *layer, u64 cstart)
 {
@@ -235,9 +237,11 @@ static bool same_pos(const struct lf_frame_pos *a, const struct lf_frame_pos *b)
 	       (!a->has_sum || !b->has_sum || a->sum == b->sum);
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Waiting: parking, waking, giving up
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /* When must this read end, if nothing changes? false: never. */
 static bool __expiry(const struct lf_io *io, unsigned long *when)
@@ -367,9 +371,11 @@ static void starved_work(struct work_struct *work)
 	spin_unlock(&frames.lock);
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Making room
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /* Second chance: a frame that was read since the hand passed goes round again. */
 static struct lf_frame *__evict_one(void)
@@ -420,7 +426,7 @@ static int cache_mib_set(const char *val, const struct kernel_param *kp)
 	if (!mib || mib > ULONG_MAX >> 21)
 		return -ERANGE;
 	WRITE_ONCE(cache_mib, mib);
-	/* Before the module is up there is nothing to evict. */
+	/* Before the module is up, and after, there is nothing to evict. */
 	if (frames.hash)
 		make_room(0);
 	return 0;
@@ -434,9 +440,11 @@ static const struct kernel_param_ops cache_mib_ops = {
 module_param_cb(cache_mib, &cache_mib_ops, &cache_mib, 0644);
 MODULE_PARM_DESC(cache_mib, "Limit of the memory cache of compressed frames, MiB (live)");
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Posting
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static struct lf_frame *__next_wanted(void)
 {
@@ -596,9 +604,11 @@ static void post_work(struct work_struct *work)
 	lf_frames_post();
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Readers
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /* With a reference; NULL: no memory. */
 static struct lf_frame *find_or_insert(struct lf_device *dev,
@@ -644,6 +654,12 @@ void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 	}
 }
 
+static bool is_ready(const struct lf_frame *frame)
+{
+	/* Pairs with the release in __ready(): then the bytes are there, too. */
+	return smp_load_acquire(&frame->state) == LF_FRAME_READY;
+}
+
 /*
  * The frame that this read was parked on, once more. NULL: look it up anew.
  * It may be evicted by now; its bytes are good as long as the reference is.
@@ -656,9 +672,7 @@ static struct lf_frame *parked_frame(struct lf_io *io)
 	int error;
 
 	io->frame = NULL;
-	/* Pairs with the release in __ready(). */
-	if (!frame || (!io->status &&
-		       smp_load_acquire(&frame->state) == LF_FRAME_READY))
+	if (!frame || (!io->status && is_ready(frame)))
 		return frame;
 	error = io->status ? -ECANCELED : frame->error;
 	lf_frame_put(frame);
@@ -706,8 +720,7 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 			lf_frame_put(frame);
 			return ERR_PTR(-EUCLEAN);
 		}
-		/* Pairs with the release in __ready(). */
-		if (smp_load_acquire(&frame->state) == LF_FRAME_READY) {
+		if (is_ready(frame)) {
 			frame->referenced = true;
 			return frame;
 		}
@@ -763,9 +776,11 @@ void lf_frames_forget(struct lf_layer *layer)
 	put_list(&put);
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * The helper's side
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 int lf_session_attach(struct lf_session *session)
 {
@@ -840,7 +855,7 @@ static void __ready(struct lf_frame *frame)
 {
 	lockdep_assert_held(&frames.lock);
 	list_add_tail(&frame->node, &frames.lru);
-	/* Pairs with the acquire in lf_frame_get() and parked_frame(). */
+	/* Pairs with the acquire in is_ready(). */
 	smp_store_release(&frame->state, LF_FRAME_READY);
 	__wake(frame);
 }
@@ -950,9 +965,11 @@ out_unlock:
 	return err;
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Init
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 int lf_frames_init(void)
 {
@@ -985,7 +1002,11 @@ void lf_frames_exit(void)
 	cancel_delayed_work_sync(&frames.starved_work);
 	WARN_ON(frames.count || frames.slots_used ||
 		atomic64_read(&frames.charged));
+	/* The parameter outlives this function. */
+	kernel_param_lock(THIS_MODULE);
+	kvfree(frames.hash);
+	frames.hash = NULL;
+	kernel_param_unlock(THIS_MODULE);
 	rcu_barrier();
 	kmem_cache_destroy(frames.slab);
-	kvfree(frames.hash);
 }

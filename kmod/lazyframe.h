@@ -60,9 +60,11 @@
 /* Decoding, verifying, ending: everything that serves reads. */
 extern struct workqueue_struct *lf_wq;
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * stats.c
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /* Counters of one device. Each read is counted once, when it ends. */
 enum lf_stat {
@@ -108,9 +110,11 @@ u64 lf_stat_read(struct lf_device *dev, enum lf_stat stat);
 int lf_sysfs_add(struct lf_device *dev);
 void lf_sysfs_remove(struct lf_device *dev);
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * layer.c
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /**
  * struct lf_layer - one layer, shared by every device that maps it
@@ -186,9 +190,11 @@ void lf_layer_put(struct lf_layer_table *table);
  */
 int lf_layer_info(struct lazyframe_layer_info *info);
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * meta.c
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /**
  * struct lf_image - what a meta device says
@@ -212,9 +218,11 @@ int lf_meta_load(struct block_device *bdev, struct lf_image *image,
 		 const char **why);
 void lf_meta_unload(struct lf_image *image);
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * target.c
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 #define LF_STREAMS	4
 
@@ -255,7 +263,7 @@ struct lf_device {
 	bool draining;			/* F: flush suspend: reads must end */
 	struct delayed_work expire;
 
-	spinlock_t stream_lock;
+	spinlock_t stream_lock;		/* of @stream; a leaf */
 	struct lf_stream stream[LF_STREAMS]; /* S: most recent first */
 
 	struct list_head node;		/* lf_devices_lock */
@@ -301,9 +309,11 @@ struct lf_io {
  */
 void lf_devices_kick(void);
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * frame.c
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /*
  * WANTED -> SENT -> READY is the way of a frame that was missing. SENT ->
@@ -418,9 +428,11 @@ int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
 int lf_frames_init(void);
 void lf_frames_exit(void);
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * codec.c
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 /**
  * lf_codec_reserve - make room to decode frames of this U size, bytes
@@ -446,12 +458,14 @@ int lf_codec_read(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 int lf_codec_init(void);
 void lf_codec_exit(void);
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * channel.c
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 #define LF_TAGS		1024
-#define LF_RING_ENTRIES	(2 * LF_TAGS)
+#define LF_RING_ENTRIES	(4 * LF_TAGS)	/* see struct lazyframe_ring */
 
 /**
  * struct lf_session - one open /dev/lazyframe
@@ -462,7 +476,7 @@ void lf_codec_exit(void);
  * @seen: what the helper read() last
  */
 struct lf_session {
-	struct mutex attach_lock;
+	struct mutex attach_lock;	/* outermost */
 	struct lazyframe_ring *ring;
 	u64 generation;
 	u64 head;

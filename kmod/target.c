@@ -32,11 +32,16 @@ static DEFINE_MUTEX(lf_devices_lock);
 #define DEFAULT_FETCH_TIMEOUT	60
 #define MAX_TIMEOUT		(24 * 60 * 60)
 
-/*----------------------------------------------------------------*
+/* Bytes that one bio may ask for, however small the frames are. */
+#define MIN_IO_LEN		(64 << 10)
+
+/*
+ * ----------------------------------------------------------------
  * Read-ahead: once a reader was sequential for a while, ask for windows of
  * frames before it needs them. Each window is posted at once and so travels
  * as one range. A reader that jumps sets off nothing.
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 #define STREAM_MIN_RUN		(256 << 10)
 #define STREAM_FIRST_WINDOW	(512 << 10)
@@ -93,9 +98,11 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
 	spin_unlock(&dev->stream_lock);
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * The way of a read
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static void io_end(struct lf_io *io, blk_status_t status, enum lf_stat kind)
 {
@@ -114,11 +121,37 @@ static void io_end(struct lf_io *io, blk_status_t status, enum lf_stat kind)
 	bio_endio(bio);
 }
 
+static const char *io_why(const struct lf_io *io, int err)
+{
+	if (io->status == BLK_STS_TRANSPORT)
+		return "no helper is attached";
+	if (io->status == BLK_STS_TIMEOUT)
+		return "fetch_timeout is over";
+	switch (err) {
+	case -ENOENT:
+		return "its object does not exist";
+	case -EACCES:
+		return "access to its object is denied";
+	case -ESTALE:
+		return "its object is not the one that was attached";
+	case -EBADMSG:
+		return "the frame did not verify, twice";
+	case -EUCLEAN:
+		return "two frame tables of its layer disagree";
+	default:
+		return "the frame could not be fetched";
+	}
+}
+
 static void io_fail(struct lf_io *io, int err)
 {
 	/* -ECANCELED: the device's policy ended it, and said how. */
 	if (err != -ECANCELED)
 		io->status = errno_to_blk_status(err);
+	if (io->status != BLK_STS_DM_REQUEUE)
+		DMERR_LIMIT("%s: layer %pUb: read at U offset %llu fails: %s",
+			    dm_table_device_name(io->dev->ti->table),
+			    io->table->layer->uuid, io->upos, io_why(io, err));
 	io_end(io, io->status, LF_READS_FAILED);
 }
 
@@ -164,7 +197,7 @@ static void io_work(struct work_struct *work)
 {
 	struct lf_io *io = container_of(work, struct lf_io, work);
 	unsigned int noio = memalloc_noio_save();
-	bool ahead = io->ahead_from != io->ahead_to;
+	bool ahead = io->ahead_from < io->ahead_to;
 	struct lf_frame_pos pos;
 	struct lf_frame *frame;
 	int err = 0;
@@ -253,9 +286,11 @@ static int lf_map(struct dm_target *ti, struct bio *bio)
 	return DM_MAPIO_SUBMITTED;
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Helpers come and go
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static void kick_work(struct work_struct *work)
 {
@@ -282,9 +317,11 @@ static void expire_work(struct work_struct *work)
 				      expire));
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Constructor
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static int parse_seconds(const char *arg, unsigned int *seconds)
 {
@@ -383,7 +420,7 @@ static int load_image(struct lf_device *dev)
 	}
 	sectors = DIV_ROUND_UP_ULL(dev->image.super.image_bytes, SECTOR_SIZE);
 	if (ti->begin || ti->len != sectors) {
-		DMERR("%s: the image has %llu sectors; the table line must start at 0 and have as many",
+		DMERR("%s: the table line must map sectors 0 to %llu, all of the image",
 		      dm_table_device_name(ti->table), sectors);
 		ti->error = "Size does not match the image's";
 		return -EINVAL;
@@ -396,9 +433,9 @@ static int load_image(struct lf_device *dev)
 		return err;
 	ti->error = NULL;
 	/* A frame's worth of a bio is decoded by one worker, once. */
-	return dm_set_target_max_io_len(ti, max_t(u32, SECTOR_SIZE,
-				round_down(dev->image.max_frame, SECTOR_SIZE)) >>
-				SECTOR_SHIFT);
+	return dm_set_target_max_io_len(ti, max_t(u32, MIN_IO_LEN,
+						  dev->image.max_frame) >>
+					SECTOR_SHIFT);
 }
 
 static int lf_ctr(struct dm_target *ti, unsigned int argc, char **argv)
@@ -457,19 +494,33 @@ out_free:
 	return err;
 }
 
+/* What was created for the active device goes; there may be nothing. */
+static void deactivate(struct lf_device *dev)
+{
+	mutex_lock(&lf_devices_lock);
+	list_del_init(&dev->node);
+	mutex_unlock(&lf_devices_lock);
+	cancel_delayed_work_sync(&dev->expire);
+	lf_sysfs_remove(dev);
+}
+
 static void lf_dtr(struct dm_target *ti)
 {
 	struct lf_device *dev = ti->private;
 
+	/* Resumed halfway: another target of the table refused to. */
+	deactivate(dev);
 	lf_meta_unload(&dev->image);
 	dm_put_device(ti, dev->meta);
 	free_percpu(dev->stats);
 	kfree(dev);
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Suspend and resume
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static void lf_presuspend(struct dm_target *ti)
 {
@@ -483,16 +534,10 @@ static void lf_presuspend_undo(struct dm_target *ti)
 	lf_device_set_suspend(ti->private, false, false);
 }
 
-/* No read is left. What was created for the active device goes. */
+/* No read is left. */
 static void lf_postsuspend(struct dm_target *ti)
 {
-	struct lf_device *dev = ti->private;
-
-	mutex_lock(&lf_devices_lock);
-	list_del_init(&dev->node);
-	mutex_unlock(&lf_devices_lock);
-	cancel_delayed_work_sync(&dev->expire);
-	lf_sysfs_remove(dev);
+	deactivate(ti->private);
 }
 
 static int lf_preresume(struct dm_target *ti)
@@ -501,6 +546,7 @@ static int lf_preresume(struct dm_target *ti)
 	unsigned int noio;
 	int err;
 
+	deactivate(dev);
 	/* Reclaim must not wait for the device that is about to be resumed. */
 	noio = memalloc_noio_save();
 	err = lf_sysfs_add(dev);
@@ -517,9 +563,11 @@ static int lf_preresume(struct dm_target *ti)
 	return 0;
 }
 
-/*----------------------------------------------------------------*
+/*
+ * ----------------------------------------------------------------
  * Status and messages
- *----------------------------------------------------------------*/
+ * ----------------------------------------------------------------
+ */
 
 static void status_info(struct lf_device *dev, char *result,
 			unsigned int maxlen)
@@ -570,9 +618,10 @@ static void status_ima(struct lf_device *dev, char *result, unsigned int maxlen)
 	unsigned int sz = 0;
 
 	DMEMIT_TARGET_NAME_VERSION(dev->ti->type);
-	DMEMIT(",meta_device_name=%s,image_uuid=%pUb,image_bytes=%llu,generation=%llu,layers=%u,read_only=y;",
-	       dev->meta->name, super->uuid, super->image_bytes,
-	       super->generation, super->layers);
+	DMEMIT(",meta_device_name=%s,image_uuid=%pUb,image_bytes=%llu",
+	       dev->meta->name, super->uuid, super->image_bytes);
+	DMEMIT(",generation=%llu,layers=%u,read_only=y;", super->generation,
+	       super->layers);
 }
 
 static void lf_status(struct dm_target *ti, status_type_t type,

@@ -4,7 +4,7 @@
 # run that is killed leaves nothing that would be taken for a meta device.
 tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/tap.sh"
-export PATH="$tests/../helper:$PATH"
+export PATH="${LAZYFRAME_BIN:-$tests/../helper}:$PATH"
 cd "$tap_dir" || exit 1
 
 image()

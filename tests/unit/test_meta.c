@@ -42,7 +42,7 @@ static char *word(const char *prefix, size_t max)
 	char *s = malloc(len + 1);
 	size_t i;
 
-	strcpy(s, prefix);
+	memcpy(s, prefix, strlen(prefix));
 	for (i = strlen(prefix); i < len; i++)
 		s[i] = 'a' + rnd(26);
 	s[len] = 0;
@@ -364,20 +364,25 @@ FIXTURE_SETUP(refused)
 	u8 old[2 * LF_META_BLOCK];
 
 	memset(self, 0, sizeof(*self));
-	strcpy(self->locator, "file:///x");
-	self->frame[0].ubytes = self->frame[0].cbytes = 4096;
-	self->frame[1].ustart = self->frame[1].cstart = 4096;
-	self->frame[1].ubytes = self->frame[1].cbytes = 4096;
+	snprintf(self->locator, sizeof(self->locator), "file:///x");
+	self->frame[0].ubytes = 4096;
+	self->frame[0].cbytes = 4096;
+	self->frame[1].ustart = 4096;
+	self->frame[1].cstart = 4096;
+	self->frame[1].ubytes = 4096;
+	self->frame[1].cbytes = 4096;
 	self->layer.uuid[0] = 1;
 	self->layer.codec = LAZYFRAME_CODEC_LZ4;
 	self->layer.frames = 2;
 	self->layer.frame = self->frame;
-	self->layer.ubytes = self->layer.cbytes = 8192;
+	self->layer.ubytes = 8192;
+	self->layer.cbytes = 8192;
 	self->layer.locator = self->locator;
 	self->layer.validator = self->validator;
 	self->extent.length = 8192;
 	self->image.bytes = 8192;
-	self->image.layers = self->image.extents = 1;
+	self->image.layers = 1;
+	self->image.extents = 1;
 	self->image.layer = &self->layer;
 	self->image.extent = &self->extent;
 	self->fd = scratch();
@@ -398,43 +403,44 @@ FIXTURE_TEARDOWN(refused)
 	close(self->fd);
 }
 
-#define EXPECT_REFUSED(self, err, word) do {				\
-	struct error _e = {};						\
-									\
-	EXPECT_EQ(err, meta_write((self)->fd, 1 << 20, &(self)->image,	\
-				  &_e));				\
-	EXPECT_NE(NULL, strstr(_e.text, word))				\
-		TH_LOG("\"%s\" lacks \"%s\"", _e.text, word);		\
-} while (0)
+static void refuse(struct __test_metadata *_metadata,
+		   FIXTURE_DATA(refused) *self, const char *word)
+{
+	struct error e = {};
+
+	EXPECT_EQ(-EINVAL, meta_write(self->fd, 1 << 20, &self->image, &e));
+	EXPECT_NE(NULL, strstr(e.text, word))
+		TH_LOG("\"%s\" lacks \"%s\"", e.text, word);
+}
 
 TEST_F(refused, empty_image)
 {
 	self->image.bytes = 0;
-	EXPECT_REFUSED(self, -EINVAL, "0 bytes");
+	refuse(_metadata, self, "0 bytes");
 }
 
 TEST_F(refused, huge_image)
 {
 	self->image.bytes = LF_MAX_IMAGE + 1;
-	EXPECT_REFUSED(self, -EINVAL, "17592186044416");
+	refuse(_metadata, self, "17592186044416");
 }
 
 TEST_F(refused, unknown_codec)
 {
 	self->layer.codec = 7;
-	EXPECT_REFUSED(self, -EINVAL, "codec");
+	refuse(_metadata, self, "codec");
 }
 
 TEST_F(refused, overlapping_frames)
 {
 	self->frame[1].ustart = 4000;
-	EXPECT_REFUSED(self, -EINVAL, "file:///x");
+	refuse(_metadata, self, "file:///x");
 }
 
 TEST_F(refused, frame_behind_object)
 {
 	self->layer.cbytes = 8191;
-	EXPECT_REFUSED(self, -EINVAL, "file:///x");
+	refuse(_metadata, self, "file:///x");
 }
 
 TEST_F(refused, too_many_frames)
@@ -443,38 +449,38 @@ TEST_F(refused, too_many_frames)
 	self->layer.frame = calloc(LF_MAX_FRAMES + 1,
 				   sizeof(*self->layer.frame));
 	ASSERT_NE(NULL, self->layer.frame);
-	EXPECT_REFUSED(self, -EINVAL, "frames");
+	refuse(_metadata, self, "frames");
 	free(self->layer.frame);
 }
 
 TEST_F(refused, extent_of_no_layer)
 {
 	self->extent.layer = 1;
-	EXPECT_REFUSED(self, -EINVAL, "layer");
+	refuse(_metadata, self, "layer");
 }
 
 TEST_F(refused, extent_behind_image)
 {
 	self->extent.length = 8192 + 512;
-	EXPECT_REFUSED(self, -EINVAL, "behind the image");
+	refuse(_metadata, self, "behind the image");
 }
 
 TEST_F(refused, no_locator)
 {
 	self->locator[0] = 0;
-	EXPECT_REFUSED(self, -EINVAL, "URL");
+	refuse(_metadata, self, "URL");
 }
 
 TEST_F(refused, long_locator)
 {
 	memset(self->locator, 'x', LAZYFRAME_LOCATOR_MAX);
-	EXPECT_REFUSED(self, -EINVAL, "2048");
+	refuse(_metadata, self, "2048");
 }
 
 TEST_F(refused, long_validator)
 {
 	memset(self->validator, 'x', LAZYFRAME_VALIDATOR_MAX);
-	EXPECT_REFUSED(self, -EINVAL, "256");
+	refuse(_metadata, self, "256");
 }
 
 TEST_F(refused, small_device)

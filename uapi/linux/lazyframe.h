@@ -86,9 +86,11 @@ struct lazyframe_request {
  * @entries: size of @request, a power of two
  * @entry_bytes: sizeof(struct lazyframe_request)
  * @reserved: zero
- * @request: the entries. A tag stays the helper's until its last answer, and
- *	     @entries is twice the number of tags (a request and its promotion),
- *	     so an entry is never overwritten before it was read.
+ * @request: the entries. A request that was not read yet cannot have been
+ *	     answered, so its slot is not used again; unread there can be, for
+ *	     each tag, the promotion of the last request, the next request and
+ *	     its promotion. @entries is at least three times the number of
+ *	     tags, so none is overwritten before it was read.
  */
 struct lazyframe_ring {
 	__u64 head;

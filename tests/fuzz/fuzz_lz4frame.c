@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Input: content size (3 bytes), a byte whose lowest bit says that the header
+ * checksum is to be put right, then the frame. What is accepted, liblz4 has to
+ * accept too, with the same content.
+ */
+#include <lz4frame.h>
+
+#include "../../kmod/lz4frame.h"
+#include "fuzz.h"
+
+#define MAX_CONTENT	(1 << 20)
+
+static void fix_header(u8 *frame, size_t bytes)
+{
+	size_t length = 2;
+
+	if (bytes < 7)
+		return;
+	length += frame[4] & 0x08 ? 8 : 0;
+	length += frame[4] & 0x01 ? 4 : 0;
+	if (bytes > 4 + length)
+		frame[4 + length] = XXH32(frame + 4, length, 0) >> 8;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+	size_t dlen, got, used;
+	const char *why = NULL;
+	LZ4F_dctx *ctx;
+	u8 *frame, *ours;
+	int ret;
+
+	if (bytes < 4)
+		return 0;
+	dlen = (data[0] | data[1] << 8 | data[2] << 16) % (MAX_CONTENT + 1);
+	frame = exact(data + 4, bytes - 4);
+	bytes -= 4;
+	if (data[3] & 1)
+		fix_header(frame, bytes);
+	ours = malloc(dlen + !dlen);
+
+	ret = lf_lz4_frame_decode(frame, bytes, ours, dlen, &why);
+	MUST(ret == 0 || ret == -EBADMSG || ret == -EOPNOTSUPP);
+	if (ret) {
+		MUST(why && strlen(why));
+	} else {
+		u8 *theirs = malloc(dlen + 1);
+
+		MUST(!LZ4F_isError(LZ4F_createDecompressionContext(&ctx,
+							LZ4F_VERSION)));
+		got = dlen;
+		used = bytes;
+		MUST(LZ4F_decompress(ctx, theirs, &got, frame, &used,
+				     NULL) == 0);
+		MUST(got == dlen && used == bytes);
+		MUST(!memcmp(ours, theirs, dlen));
+		LZ4F_freeDecompressionContext(ctx);
+		free(theirs);
+	}
+	free(frame);
+	free(ours);
+	return 0;
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * make-corpus DIR: writes what the fuzzers begin with, valid inputs and nearly
+ * valid ones, to DIR/<target>/<number>.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <linux/lazyframe.h>
+
+#include "../../helper/seektable.h"
+#include "../../kmod/disk.h"
+#include "../unit/wire.h"
+
+#define K	4096ULL
+
+static const char *base;
+static const char *target;
+static unsigned int number;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "make-corpus: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void begin(const char *name)
+{
+	char path[PATH_MAX];
+
+	target = name;
+	number = 0;
+	snprintf(path, sizeof(path), "%s/%s", base, name);
+	if (mkdir(path, 0777) && errno != EEXIST)
+		die(path);
+}
+
+/* Saves the input, and with it one that lacks its last byte. */
+static void save(struct wire *w)
+{
+	char path[PATH_MAX];
+	size_t cut;
+	FILE *f;
+
+	for (cut = 0; cut < 2 && cut < w->len; cut++) {
+		snprintf(path, sizeof(path), "%s/%s/%02u", base, target,
+			 number++);
+		f = fopen(path, "w");
+		if (!f || fwrite(w->data, 1, w->len - cut, f) != w->len - cut ||
+		    fclose(f))
+			die(path);
+	}
+	wire_free(w);
+}
+
+static void region(struct wire *w, u64 start, u64 bytes)
+{
+	wire_u64(w, start);
+	wire_u64(w, bytes);
+	wire_u64(w, 0);
+}
+
+static void disk_super(struct wire *w, u32 layers, u32 extents, u32 runs,
+		       u32 frames)
+{
+	int i;
+
+	wire_put(w, LF_META_MAGIC, 8);
+	wire_u32(w, LF_META_VERSION);
+	wire_u32(w, LF_META_BLOCK);
+	wire_u64(w, 0);
+	wire_uuid(w, 1);
+	wire_uuid(w, 2);
+	wire_u64(w, 1);
+	wire_u64(w, 40 * K + 100);
+	wire_u64(w, 6);
+	wire_u32(w, LF_REGIONS);
+	wire_u32(w, 0);
+	region(w, 1, layers * sizeof(struct lf_disk_layer));
+	region(w, 2, extents * sizeof(struct lf_disk_extent));
+	region(w, 3, runs * sizeof(struct lf_disk_run));
+	region(w, 4, frames * sizeof(struct lf_disk_frame));
+	region(w, 5, 100);
+	for (i = LF_REGIONS; i < LF_MAX_REGIONS; i++)
+		region(w, 0, 0);
+	wire_u64(w, 6 * K);	/* size of the device */
+	wire_u32(w, layers);
+	wire_u32(w, extents);
+	wire_u32(w, runs);
+	wire_u32(w, frames);
+	wire_u32(w, 1);
+	wire_u64(w, 5 * K);	/* what to look for */
+}
+
+static void disk_layer(struct wire *w, u32 codec, u64 ubytes, u64 cbytes,
+		       u32 runs, u32 frames)
+{
+	wire_uuid(w, 7);
+	wire_u32(w, codec);
+	wire_u32(w, LF_LAYER_SUMS);
+	wire_u64(w, ubytes);
+	wire_u64(w, cbytes);
+	wire_u32(w, 0);
+	wire_u32(w, runs);
+	wire_u32(w, 0);
+	wire_u32(w, frames);
+	wire_u32(w, 0);
+	wire_u32(w, 60);
+	wire_u32(w, 60);
+	wire_u32(w, 40);
+	wire_u64(w, 0);
+}
+
+static void disk_extent(struct wire *w, u64 start, u64 length, u64 storage)
+{
+	wire_u64(w, start);
+	wire_u64(w, length);
+	wire_u64(w, storage);
+	wire_u32(w, 0);
+	wire_u32(w, 0);
+}
+
+static void disk_run(struct wire *w, u64 ustart, u64 cstart, u32 ubytes,
+		     u32 first)
+{
+	wire_u64(w, ustart);
+	wire_u64(w, cstart);
+	wire_u32(w, ubytes);
+	wire_u32(w, first);
+}
+
+static void make_disk(void)
+{
+	struct wire w = {0};
+	u32 i;
+
+	begin("disk");
+	disk_super(&w, 0, 0, 0, 0);
+	save(&w);
+
+	disk_super(&w, 1, 2, 2, 35);
+	disk_layer(&w, LAZYFRAME_CODEC_ZSTD, 34 * K + 100, 35 * 900, 2, 35);
+	disk_extent(&w, 0, 20 * K, 0);
+	disk_extent(&w, 30 * K, 10 * K + 100, 24 * K);
+	disk_run(&w, 0, 0, K, 0);
+	disk_run(&w, 32 * K, 32 * 900, K, 32);
+	for (i = 0; i < 35; i++) {
+		wire_u32(&w, 900);
+		wire_u32(&w, i);
+	}
+	save(&w);
+
+	disk_super(&w, 1, 1, 1, 3);
+	disk_layer(&w, LAZYFRAME_CODEC_NONE, 40 * K, 40 * K, 1, 3);
+	disk_extent(&w, 512, 512, 1024);
+	disk_run(&w, 0, 0, 8192, 0);
+	for (i = 0; i < 3; i++) {
+		wire_u32(&w, 8192);
+		wire_u32(&w, 0);
+	}
+	save(&w);
+}
+
+static void make_lz4frame(void)
+{
+	static char content[70000];
+	LZ4F_preferences_t prefs = {0};
+	struct wire w = {0};
+	unsigned int i;
+	void *frame;
+	size_t bytes, bound, len;
+
+	begin("lz4frame");
+	for (i = 0; i < sizeof(content); i++)
+		content[i] = i % 3 ? i * i >> 7 : 'x';
+	for (i = 0; i < 16; i++) {
+		len = i & 8 ? sizeof(content) : 40;
+		prefs.frameInfo.blockMode = LZ4F_blockIndependent;
+		prefs.frameInfo.blockChecksumFlag = i & 1;
+		prefs.frameInfo.contentChecksumFlag = !!(i & 2);
+		prefs.frameInfo.contentSize = i & 4 ? len : 0;
+		bound = LZ4F_compressFrameBound(len, &prefs);
+		frame = malloc(bound);
+		bytes = LZ4F_compressFrame(frame, bound, content, len, &prefs);
+		if (LZ4F_isError(bytes))
+			die(LZ4F_getErrorName(bytes));
+		wire_u32(&w, len | 1U << 24);
+		wire_put(&w, frame, bytes);
+		free(frame);
+		save(&w);
+	}
+}
+
+static void make_seektable(void)
+{
+	struct lf_frame_pos pos[5] = {0};
+	u8 table[100];
+	struct wire w = {0};
+	u32 i;
+
+	begin("seektable");
+	for (i = 0; i < 5; i++) {
+		pos[i].ubytes = K << i;
+		pos[i].cbytes = 100 + i;
+		pos[i].sum = 0x01010101 * i;
+	}
+	for (i = 0; i < 6; i++) {
+		wire_u64(&w, 0);
+		seektable_write(pos, i, table);
+		wire_put(&w, table, seektable_bytes(i));
+		save(&w);
+	}
+	/* Without checksums, one skippable */
+	wire_u64(&w, 0);
+	wire_u32(&w, 0x184d2a5e);
+	wire_u32(&w, 3 * 8 + 9);
+	for (i = 0; i < 3; i++) {
+		wire_u32(&w, 50);
+		wire_u32(&w, i == 1 ? 0 : 1000);
+	}
+	wire_u32(&w, 3);
+	wire_u8(&w, 0);
+	wire_u32(&w, 0x8f92eab1);
+	save(&w);
+}
+
+static void header_layers(struct wire *w)
+{
+	wire_u32(w, 2);
+	wire_layer(w, 0x11, 20 * K, LAZYFRAME_CODEC_ZSTD, 3);
+	wire_frame(w, 0, 0, 4 * K, 1000);
+	wire_frame(w, 4 * K, 1000, 4 * K, 70000);
+	wire_frame(w, 16 * K, 80000, 4 * K, 1);
+	wire_layer(w, 0x22, 8 * K, LAZYFRAME_CODEC_NONE, 0);
+}
+
+static void make_header(void)
+{
+	struct wire w = {0}, c = {0};
+	u64 version;
+
+	begin("header");
+	for (version = 1; version <= 3; version++) {
+		wire_u8(&w, 0);
+		wire_metadata(&w, version, K, 10 * K - 1);
+		if (version > 1) {
+			wire_record(&w, 0, 4 * K, 0x11, K);
+			wire_record(&w, 4 * K, 6 * K, 0, 0);
+		}
+		save(&w);
+	}
+	/* Version 4, as it is and to be compressed */
+	header_layers(&c);
+	wire_u32(&c, 3);
+	wire_record(&c, 0, 8 * K, 0x11, 0);
+	wire_record(&c, 8 * K, 2 * K, 0x22, 6 * K);
+	wire_record(&c, 10 * K, 5 * K, 0, 0);
+	wire_u8(&w, 0);
+	wire_metadata(&w, 4, K, 15 * K);
+	wire_content(&w, &c, 0, c.len);
+	save(&w);
+	wire_u8(&w, 1);
+	wire_metadata(&w, 4, K, 15 * K);
+	wire_put(&w, c.data, c.len);
+	save(&w);
+	wire_free(&c);
+
+	header_layers(&c);
+	wire_u32(&c, 2);
+	wire_uuid(&c, 0x22);
+	wire_uuid(&c, 0x11);
+	wire_u32(&c, 3);
+	wire_put(&c, "\x02\x03\x01" "\x03\x01\x08" "\x0a\x07\x01" "\0\0\1", 12);
+	wire_u8(&w, 1);
+	wire_metadata(&w, 5, K, 15 * K);
+	wire_put(&w, c.data, c.len);
+	save(&w);
+	wire_free(&c);
+
+	/* The draft, as it is and to be compressed */
+	wire_metadata(&c, 4, K, 12 * K);
+	wire_record(&c, 0, 8 * K, 0x22, 0);
+	wire_u64(&c, 2 << 24 | 2);
+	wire_u64(&c, 0);
+	wire_u64(&c, 100);
+	wire_u32(&c, 4 * K);
+	wire_u32(&c, 1000);
+	wire_u32(&c, 4 * K);
+	wire_u32(&c, 2000);
+	wire_record(&c, 8 * K, 4 * K, 0x11, 9 * K);
+	wire_u64(&c, 0);
+	wire_u8(&w, 2);
+	wire_put(&w, c.data, c.len);
+	save(&w);
+	wire_draft(&c);
+	wire_u8(&w, 0);
+	wire_put(&w, c.data, c.len);
+	save(&w);
+	wire_free(&c);
+}
+
+static void make_fill(void)
+{
+	struct wire w = {0};
+	u32 status;
+
+	begin("fill");
+	for (status = 0; status < 10; status += 5) {
+		wire_u64(&w, 3);
+		wire_u32(&w, 9);
+		wire_u32(&w, status);
+		wire_u32(&w, 1000);
+		wire_u32(&w, status ? 0 : 500);
+		wire_u64(&w, 3);
+		wire_u64(&w, status ? 0 : 500);
+		wire_u32(&w, 9);
+		wire_u32(&w, 1000);
+		wire_u32(&w, 2000);
+		save(&w);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 2) {
+		fprintf(stderr, "usage: make-corpus DIR\n");
+		return 2;
+	}
+	base = argv[1];
+	if (mkdir(base, 0777) && errno != EEXIST)
+		die(base);
+	make_disk();
+	make_lz4frame();
+	make_seektable();
+	make_header();
+	make_fill();
+	return 0;
+}
