@@ -321,7 +321,7 @@ static const char *const passing[] = {
 	"noetag", "encoding", "empty", "redirect", "chunked",
 };
 
-TEST_F(fetch, passing_faults_end_in_the_right_bytes)
+TEST_F_TIMEOUT(fetch, passing_faults_end_in_the_right_bytes, 120)
 {
 	struct rig *rig = self->rig;
 	char url[160], etag[128];
@@ -359,7 +359,7 @@ TEST_F(fetch, passing_faults_end_in_the_right_bytes)
  * The same without an end: an error at the deadline. A busy machine may be late,
  * but not by as much as another attempt would take.
  */
-TEST_F(fetch, lasting_faults_end_at_the_deadline)
+TEST_F_TIMEOUT(fetch, lasting_faults_end_at_the_deadline, 120)
 {
 	struct rig *rig = self->rig;
 	char url[160], etag[128];
