@@ -919,11 +919,13 @@ int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
 	int err;
 
 	spin_lock(&frames.lock);
+	/* A free slot's tag is 0; no answer may match that. */
 	if (frames.session != session)
 		err = -ESTALE;
 	else
 		err = lf_fill_check(fill, iov_iter_count(from),
-				    session->generation, slot->tag, slot->have,
+				    session->generation,
+				    slot->tag ?: ~fill->tag, slot->have,
 				    slot->cbytes);
 	if (!err && slot->filling)
 		err = -EINVAL;

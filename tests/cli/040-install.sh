@@ -4,6 +4,8 @@
 tests=$(cd "$(dirname "$0")/.." && pwd)
 tree=$(dirname "$tests")
 . "$tests/tap.sh"
+. "$tests/lib.sh"
+PATH=$PATH:/usr/sbin:/sbin
 cd "$tap_dir" || exit 1
 version=$(sed -n 's/^VERSION := //p' "$tree/Makefile")
 
@@ -57,13 +59,12 @@ check "the module has the same version" \
 	grep -qF "MODULE_VERSION(\"$version\")" "$tree/kmod/target.c"
 
 # DKMS itself, in folders of its own
-krel=$(cd /lib/modules && ls -d 6.1.*-amd64/build 2>/dev/null | head -n 1)
-krel=${krel%/build}
+krel=$(kernel_release 6.1)
 mkdir -p dkms src "inst/$krel"
 dkms="dkms --dkmstree $PWD/dkms --sourcetree $PWD/src --installtree $PWD/inst"
-check "there are headers of kernel 6.1" test "$krel"
+check "there is a kernel 6.1 to build for" test "$krel"
 check "DKMS adds, builds and installs" make -C "$tree" dkms KREL="$krel" \
-	DKMS="$dkms" DKMS_SRC="$PWD/src"
+	KDIR="$(kernel_build "$krel")" DKMS="$dkms" DKMS_SRC="$PWD/src"
 check "a module for that kernel" eval 'modinfo -F vermagic \
 	inst/$krel/updates/dkms/lazyframe.ko | grep "^$krel "'
 check "DKMS knows it" eval '$dkms status | grep "lazyframe/$version, $krel.*installed"'
