@@ -504,6 +504,15 @@ TEST_F(fetch, the_whole_object_may_come_as_200)
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(0, rig->tag[0].status);
 	EXPECT_EQ(0, fetch_stats(rig->fetch)->retries);
+
+	/* Only if it is what was asked for; here the size is not known. */
+	rig_layer(rig, 3, url, 0, "");
+	rig_tell(rig, "fault whole\nfault whole\n");
+	rig_post(rig, 0, 3, 0, 4000, 0, 0, 0);
+	rig_post(rig, 1, 3, 4500, 500, 0, 0, 0);
+	ASSERT_EQ(0, rig_run(rig));
+	EXPECT_EQ(0, rig->tag[0].status + rig->tag[1].status);
+	EXPECT_EQ(2, fetch_stats(rig->fetch)->retries);
 }
 
 TEST_F(fetch, retry_after_is_obeyed_and_bounded)
