@@ -28,9 +28,9 @@ exist()
 	while read -r test; do
 		file=${test%%: *} name=${test#*: }
 		case $file in
-		*_test.c|*/test_*.c) grep -q "^TEST.*\<$name[,)]" "$file" ;;
-		*) grep -qF "\"$name\"" "$file" ||
-			grep -qF "\"$name\"," "$file" ;;
+		*_test.c|*/test_*.c)
+			grep -q -z "TEST[A-Z_]*([^)]*\<$name[,)]" "$file" ;;
+		*)	grep -qF "\"$name\"" "$file" ;;
 		esac && continue
 		echo "$test"
 		bad=1
