@@ -72,6 +72,9 @@ struct origin {
 	char name[256];			/* "scheme://host:port" */
 };
 
+TAILQ_HEAD(layer_list, layer);
+TAILQ_HEAD(range_list, range);
+
 struct fetch {
 	struct loop *loop;
 	struct sink *sink;
@@ -86,10 +89,10 @@ struct fetch {
 	u64 seed;
 	struct request *request;	/* by tag */
 	struct layer *layer;
-	TAILQ_HEAD(, layer) lru;	/* most recently used first */
+	struct layer_list lru;		/* most recently used first */
 	struct origin *origin;
 	struct range *range;
-	TAILQ_HEAD(range_list, range) idle;
+	struct range_list idle;
 	struct range_list running;
 	struct request_list queue[CLASSES];
 	struct fetch_stats stats;
@@ -158,22 +161,25 @@ static void origin_name(const char *url, char *name, size_t size)
 static struct origin *get_origin(struct fetch *f, const char *url,
 				 struct transport *t)
 {
-	struct origin *o, *unused = NULL;
+	struct origin *o = NULL, *at;
 	char name[sizeof(o->name)];
 
 	origin_name(url, name, sizeof(name));
-	for (o = f->origin; o < f->origin + f->layers; o++) {
-		if (!o->layers)
-			unused = unused ? unused : o;
-		else if (!strcmp(o->name, name))
+	/* There are no more origins than layers: one is unused or the one. */
+	for (at = f->origin; at < f->origin + f->layers; at++) {
+		if (at->layers && !strcmp(at->name, name)) {
+			o = at;
 			break;
+		}
+		if (!at->layers && !o)
+			o = at;
 	}
-	if (o == f->origin + f->layers) {
-		/* There are no more origins than layers. */
-		o = unused;
+	if (!o)
+		return NULL;
+	if (!o->layers) {
 		memset(o, 0, sizeof(*o));
 		o->transport = t;
-		strcpy(o->name, name);
+		memcpy(o->name, name, sizeof(name));
 	}
 	o->layers++;
 	return o;
@@ -202,6 +208,8 @@ static int get_layer(struct fetch *f, u64 id, struct layer **layer)
 		if (!l->open)
 			victim = l;
 	}
+	if (!victim)
+		return -ENOMEM;
 	l = victim;
 	put_layer(l);
 	memset(&l->info, 0, sizeof(l->info));
@@ -226,8 +234,10 @@ static int get_layer(struct fetch *f, u64 id, struct layer **layer)
 		return -EPROTO;
 	}
 	l->origin = get_origin(f, l->info.locator, t);
+	if (!l->origin)
+		return -ENOMEM;
 	l->size = l->info.csize;
-	strcpy(l->why, "no attempt was made");
+	snprintf(l->why, sizeof(l->why), "no attempt was made");
 found:
 	TAILQ_REMOVE(&f->lru, l, lru);
 	TAILQ_INSERT_HEAD(&f->lru, l, lru);
@@ -676,13 +686,13 @@ int fetch_identity(struct range *range, const char *etag, u64 size,
 			 ours);
 		return -EAGAIN;
 	}
-	if (*ours && strcmp(ours, etag)) {
+	if (*ours && strcmp(ours, etag) != 0) {
 		snprintf(why, why_size, "the entity tag is %.64s, not %.64s",
 			 etag, ours);
 		return -ESTALE;
 	}
-	if (!*ours && strlen(etag) < sizeof(l->info.validator))
-		strcpy(ours, etag);
+	if (!*ours)
+		snprintf(ours, sizeof(l->info.validator), "%s", etag);
 	if (!l->size)
 		l->size = size;
 	range->begun = true;
@@ -783,33 +793,35 @@ static u64 backoff(struct fetch *f, const struct range *range, u64 after_ns)
 /* What is left of a broken range goes back to the queue. */
 static void requeue(struct fetch *f, struct range *range, u64 after_ns)
 {
-	u64 now = now_ns(), delay = backoff(f, range, after_ns);
+	u64 now = now_ns(), delay = backoff(f, range, after_ns), soonest = delay;
 	struct request *r = TAILQ_FIRST(&range->requests);
 
-	log_info("layer %s: bytes %llu-%llu from %s: attempt %u stopped at %llu: %s; again in %llu ms",
-		 range->layer->name, (unsigned long long)range->first,
-		 (unsigned long long)range->last, range->layer->origin->name,
-		 range->attempt, (unsigned long long)range->pos,
-		 range->layer->why, (unsigned long long)delay / NSEC_PER_MSEC);
 	f->stats.retries++;
 	/* Only a transfer that had begun says something about this frame. */
 	if (range->begun && r->broke < UINT16_MAX)
 		r->broke++;
 	while ((r = TAILQ_FIRST(&range->requests))) {
-		u64 left = r->deadline - now, wait = delay;
+		u64 wait = delay, left;
 
 		TAILQ_REMOVE(&range->requests, r, by_offset);
 		if (r->deadline != NEVER) {
-			left = r->deadline > now ? left : 0;
+			left = r->deadline > now ? r->deadline - now : 0;
 			/* However long we are asked to wait, try once more. */
 			if (wait > left / 2)
 				wait = left / 2;
+			if (wait < soonest)
+				soonest = wait;
 		}
 		r->fruitless = range->gained ? 0 : range->fruitless + 1;
 		r->not_before = now + wait;
 		enqueue(f, r);
 		wake_at(f, r->not_before);
 	}
+	log_info("layer %s: bytes %llu-%llu from %s: attempt %u stopped at %llu: %s; again in %llu ms",
+		 range->layer->name, (unsigned long long)range->first,
+		 (unsigned long long)range->last, range->layer->origin->name,
+		 range->attempt, (unsigned long long)range->pos,
+		 range->layer->why, (unsigned long long)soonest / NSEC_PER_MSEC);
 }
 
 void fetch_done(struct range *range, int err, const char *why, u64 after_ns)

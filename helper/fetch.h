@@ -14,7 +14,8 @@
  *			+---- backoff ---------+  what is missing
  *
  * Memory is taken by fetch_new() only: a request's slot is its tag modulo the
- * number of tags, there is a layer for each tag and each transfer, and a range for each transfer.
+ * number of tags, there is a layer for each tag and each transfer, and a range
+ * for each transfer.
  */
 #ifndef LF_FETCH_H
 #define LF_FETCH_H
@@ -191,8 +192,8 @@ int fetch_identity(struct range *range, const char *etag, u64 size,
 
 /**
  * fetch_done - a transfer has ended; @range is gone on return
- * @err: 0; -ENOENT, -EACCES, -ESTALE, -EPROTO, -EIO: not worth another attempt; anything
- *	 else, or 0 with bytes missing: to be tried again
+ * @err: 0; -ENOENT, -EACCES, -ESTALE, -EPROTO, -EIO: not worth another attempt;
+ *	 anything else, or 0 with bytes missing: to be tried again
  * @why: in words, if @err
  * @after_ns: the server's wish not to be asked again before this time from now
  */

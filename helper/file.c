@@ -134,7 +134,7 @@ static void file_abort(struct transport *t, struct range *range)
 static int open_object(struct file *f, struct reader *r, char *why, size_t size)
 {
 	char etag[LAZYFRAME_VALIDATOR_MAX];
-	u64 bytes;
+	u64 bytes = 0;
 	int err;
 
 	if (!url_path(r->range->url, f->path, sizeof(f->path))) {
@@ -164,7 +164,7 @@ static int open_object(struct file *f, struct reader *r, char *why, size_t size)
 	}
 	err = identify(r->fd, &bytes, etag, sizeof(etag));
 	if (err) {
-		snprintf(why, size, err == -EPROTO ?
+		snprintf(why, size, "%s", err == -EPROTO ?
 			 "neither a regular file nor a block device" :
 			 "cannot tell its size");
 		return err == -EPROTO ? err : -EIO;

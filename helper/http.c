@@ -37,13 +37,15 @@ struct transfer {
 	bool checked;
 };
 
+TAILQ_HEAD(transfer_list, transfer);
+
 struct http {
 	struct transport transport;
 	struct loop *loop;
 	CURLM *multi;
 	int timer;
 	struct curl_blob authorities;
-	TAILQ_HEAD(, transfer) idle;
+	struct transfer_list idle;
 	struct transfer *pool;
 	unsigned int transfers;
 };
@@ -76,7 +78,7 @@ static bool parse_u64(const char **p, u64 *value)
 /* "bytes first-last/size" or "bytes first-last/" and an asterisk (*size is 0) */
 static bool parse_content_range(const char *p, u64 *first, u64 *last, u64 *size)
 {
-	if (strncasecmp(p, "bytes ", 6))
+	if (strncasecmp(p, "bytes ", 6) != 0)
 		return false;
 	p += 6;
 	if (!parse_u64(&p, first) || *p++ != '-' || !parse_u64(&p, last) ||
@@ -144,7 +146,7 @@ static int check(struct transfer *t)
 	if (err)
 		return err;
 	value = header(t->easy, "Content-Encoding");
-	if (value && strcasecmp(value, "identity")) {
+	if (value && strcasecmp(value, "identity") != 0) {
 		snprintf(t->why, sizeof(t->why), "Content-Encoding is %.64s",
 			 value);
 		return -EAGAIN;
@@ -178,8 +180,8 @@ static int check(struct transfer *t)
 		}
 		if (length >= 0 && (u64)length != len) {
 			snprintf(t->why, sizeof(t->why),
-				 "Content-Length is %" CURL_FORMAT_CURL_OFF_T " for %" PRIu64 " bytes",
-				 length, len);
+				 "Content-Length is %lld for %llu bytes",
+				 (long long)length, (unsigned long long)len);
 			return -EAGAIN;
 		}
 	}

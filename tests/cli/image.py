@@ -4,7 +4,7 @@
 formats alone; the codecs are the zstd and lz4 commands. It shares no code with
 what it checks.
 
-	image.py check IMAGE HEADER FRAME	the objects are what IMAGE must become
+	image.py check IMAGE HEADER FRAME...	the objects are what IMAGE must become
 	image.py assemble HEADER	the image, on stdout
 	image.py make KIND FILE		a test image
 	image.py corrupt FILE OFFSET	change one byte
@@ -155,10 +155,9 @@ def check_table(path, frames):
             die(path, "frame", i, "does not decode alone")
 
 
-def check(image_path, path, frame_size):
-    image = open(image_path, "rb").read()
+def check(image, want, path, frame_size):
+    """@want: stored(@image); no frame but the last is smaller."""
     header = Header(path)
-    want = stored(image)
     name = os.path.basename(path)[:-len(".header")]
     if header.size != len(image) or header.block != BLOCK or \
        header.generation or header.base != header.uuid or \
@@ -230,6 +229,11 @@ def make(kind, path):
             die("unknown kind", kind)
 
 
+def units(text):
+    shift = {"K": 10, "M": 20}.get(text[-1], 0)
+    return int(text.rstrip("KM")) << shift
+
+
 def corrupt(path, offset, xor=0xff):
     with open(path, "r+b") as f:
         f.seek(offset)
@@ -240,7 +244,10 @@ def corrupt(path, offset, xor=0xff):
 
 def main(argv):
     if argv[0] == "check":
-        check(argv[1], argv[2], int(argv[3]))
+        image = open(argv[1], "rb").read()
+        want = stored(image)
+        for path, frame in zip(argv[2::2], argv[3::2]):
+            check(image, want, path, units(frame))
     elif argv[0] == "assemble":
         sys.stdout.buffer.write(assemble(argv[1]))
     elif argv[0] == "make":

@@ -45,8 +45,8 @@
 #define LAZYFRAME_REQ_PREFETCH	(1U << 0)
 /*
  * A reader now waits for a request that was posted as prefetch. Not a new
- * request: same tag, same frame; the deadline is the reader's. It may arrive after the request's last
- * answer was sent; then it is to be ignored.
+ * request: same tag, same frame; the deadline is the reader's. It may arrive
+ * after the request's last answer was sent; then it is to be ignored.
  */
 #define LAZYFRAME_REQ_PROMOTE	(1U << 1)
 

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The daemon's fetcher against nginx: TLS, HTTP/2, and their absence. */
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "rig.h"
+
+static const char setup[] =
+"cd %s && umask 077 &&"
+"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+" -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout key"
+" -out cert 2>/dev/null &&"
+"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+" -subj /CN=other -keyout key2 -out other 2>/dev/null &&"
+"cat >nginx.conf <<END\n"
+"daemon off; master_process off; pid pid; error_log error;\n"
+"events { }\n"
+"http {\n"
+"  log_format one '\\$connection \\$server_protocol \\$status';\n"
+"  access_log access one;\n"
+"  client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t;\n"
+"  uwsgi_temp_path t; scgi_temp_path t;\n"
+"  server {\n"
+"    listen 127.0.0.1:%d ssl%s;\n"
+"    ssl_certificate cert; ssl_certificate_key key;\n"
+"    root .;\n"
+"  }\n"
+"}\n"
+"END\n";
+
+FIXTURE(tls) {
+	struct rig *rig;
+	pid_t nginx;
+};
+
+FIXTURE_VARIANT(tls) {
+	const char *protocol;
+};
+
+FIXTURE_VARIANT_ADD(tls, http2) { .protocol = " http2" };
+FIXTURE_VARIANT_ADD(tls, http1) { .protocol = "" };
+
+static int free_port(void)
+{
+	struct sockaddr_in a = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	socklen_t len = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (bind(fd, (void *)&a, len) || getsockname(fd, (void *)&a, &len))
+		abort();
+	close(fd);
+	return ntohs(a.sin_port);
+}
+
+static bool answers(int port)
+{
+	struct sockaddr_in a = {
+		.sin_family = AF_INET,
+		.sin_port = htons(port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool ok = !connect(fd, (void *)&a, sizeof(a));
+
+	close(fd);
+	return ok;
+}
+
+FIXTURE_SETUP(tls)
+{
+	char command[4096], url[160], path[128];
+	int port = free_port();
+
+	if (access("/usr/sbin/nginx", X_OK))
+		SKIP(return, "nginx is missing: run tests/setup");
+	self->rig = malloc(sizeof(*self->rig));
+	rig_up(self->rig);
+	snprintf(command, sizeof(command), setup, self->rig->dir, port,
+		 variant->protocol);
+	ASSERT_EQ(0, system(command));
+	self->nginx = fork();
+	if (!self->nginx) {
+		snprintf(path, sizeof(path), "%s/", self->rig->dir);
+		execl("/usr/sbin/nginx", "nginx", "-p", path, "-e", "error",
+		      "-c", "nginx.conf", NULL);
+		_exit(127);
+	}
+	while (!answers(port)) {
+		ASSERT_EQ(0, waitpid(self->nginx, NULL, WNOHANG));
+		usleep(10000);
+	}
+	snprintf(url, sizeof(url), "https://127.0.0.1:%d/object", port);
+	rig_layer(self->rig, 1, url, OBJECT_BYTES, "");
+}
+
+FIXTURE_TEARDOWN(tls)
+{
+	if (!self->rig)
+		return;
+	kill(self->nginx, SIGTERM);
+	waitpid(self->nginx, NULL, 0);
+	EXPECT_EQ(0, self->rig->wrong);
+	rig_down(self->rig);
+	free(self->rig);
+}
+
+/* Distinct connections in nginx's log; all lines must be of @protocol. */
+static int connections(struct rig *rig, const char *protocol, int *lines)
+{
+	int connection, status, seen[128], n = 0, i;
+	char path[128], word[32];
+	FILE *f;
+
+	*lines = 0;
+	snprintf(path, sizeof(path), "%s/access", rig->dir);
+	f = fopen(path, "r");
+	if (!f)
+		return -1;
+	while (fscanf(f, "%d %31s %d", &connection, word, &status) == 3) {
+		if (strcmp(word, protocol) || status != 206)
+			continue;
+		++*lines;
+		for (i = 0; i < n && seen[i] != connection; i++)
+			;
+		if (i == n && n < (int)ARRAY_SIZE(seen))
+			seen[n++] = connection;
+	}
+	fclose(f);
+	return n;
+}
+
+TEST_F(tls, ranges_share_connections)
+{
+	struct rig *rig = self->rig;
+	bool two = *variant->protocol;
+	char cafile[128];
+	int i, lines;
+
+	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
+	rig->cafile = cafile;
+	rig_go(rig);
+	for (i = 0; i < 40; i++)
+		rig_post(rig, i, 1, 2 * i * FRAME, FRAME, 0, 0, 0);
+	ASSERT_EQ(0, rig_run(rig));
+	for (i = 0; i < 40; i++)
+		EXPECT_EQ(0, rig->tag[i].status);
+	i = connections(rig, two ? "HTTP/2.0" : "HTTP/1.1", &lines);
+	EXPECT_EQ(40, lines);
+	if (two) {
+		EXPECT_EQ(1, i);
+	} else {
+		EXPECT_GT(i, 1);
+		EXPECT_LE(i, 8);
+	}
+}
+
+TEST_F(tls, a_server_that_cannot_prove_its_name_gives_no_byte)
+{
+	struct rig *rig = self->rig;
+	char cafile[128];
+
+	snprintf(cafile, sizeof(cafile), "%s/other", rig->dir);
+	rig->cafile = cafile;
+	rig_go(rig);
+	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 500);
+	ASSERT_EQ(0, rig_run(rig));
+	EXPECT_EQ(ETIMEDOUT, rig->tag[0].status);
+	EXPECT_EQ(0, rig->tag[0].have);
+}
+
+TEST_F(tls, no_authorities_no_trust)
+{
+	struct rig *rig = self->rig;
+
+	rig_go(rig);
+	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 500);
+	ASSERT_EQ(0, rig_run(rig));
+	EXPECT_EQ(ETIMEDOUT, rig->tag[0].status);
+}
+
+TEST_HARNESS_MAIN
