@@ -435,15 +435,21 @@ def _():
     libc.munmap(good, size)
 
 
-@test("a mapping outlives its file without harm")
+@test("a mapping keeps the session as a descriptor does")
 def _():
     hand = Hand()
     address = c_mmap(hand.fd, hand.ring_bytes, mmap.PROT_READ,
                      mmap.MAP_SHARED)
-    hand.close()
-    again = Hand()
-    assert ctypes.c_uint32.from_address(address + 8).value == again.entries
-    libc.munmap(address, again.ring_bytes)
+    try:
+        hand.close()
+        assert module("helper") == 1
+        with fails(errno.EBUSY):
+            Helper()
+        assert ctypes.c_uint32.from_address(address + 8).value == hand.entries
+    finally:
+        libc.munmap(address, hand.ring_bytes)
+    assert module("helper") == 0
+    Hand()
 
 
 @test("unknown ioctls, versions and flags are refused")

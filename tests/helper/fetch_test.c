@@ -322,7 +322,7 @@ static const char *const passing[] = {
 	"noetag", "encoding", "empty", "redirect", "chunked",
 };
 
-TEST_F(fetch, passing_faults_end_in_the_right_bytes)
+TEST_F_TIMEOUT(fetch, passing_faults_end_in_the_right_bytes, 120)
 {
 	struct rig *rig = self->rig;
 	char url[160], etag[128];
@@ -356,8 +356,11 @@ TEST_F(fetch, passing_faults_end_in_the_right_bytes)
 	}
 }
 
-/* The same without an end: an error, before the deadline, and not much before. */
-TEST_F(fetch, lasting_faults_end_at_the_deadline)
+/*
+ * The same without an end: an error at the deadline. A busy machine may be late,
+ * but not by as much as another attempt would take.
+ */
+TEST_F_TIMEOUT(fetch, lasting_faults_end_at_the_deadline, 120)
 {
 	struct rig *rig = self->rig;
 	char url[160], etag[128];
@@ -381,7 +384,7 @@ TEST_F(fetch, lasting_faults_end_at_the_deadline)
 		ASSERT_EQ(0, rig_run(rig));
 		EXPECT_EQ(ETIMEDOUT, rig->tag[0].status)
 			TH_LOG("%s", passing[i]);
-		EXPECT_LT(rig->tag[0].when, begin + 700 * NSEC_PER_MSEC)
+		EXPECT_LT(rig->tag[0].when, begin + NSEC_PER_SEC)
 			TH_LOG("%s: too late", passing[i]);
 		EXPECT_GT(rig->tag[0].when, begin + 600 * NSEC_PER_MSEC)
 			TH_LOG("%s: gave up early", passing[i]);
@@ -395,7 +398,7 @@ TEST_F(fetch, a_deadline_leaves_time_for_another_attempt)
 	rig->options.stall_ns = 3600 * NSEC_PER_SEC;
 	rig_go(rig);
 	rig_tell(rig, "fault stall at=1000 count=2\n");
-	post(rig, 0, 0, 0, 2000);
+	post(rig, 0, 0, 0, 4000);
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(0, rig->tag[0].status);
 	EXPECT_EQ(3, rig_log(rig, self->log, LINES));
@@ -530,7 +533,7 @@ TEST_F(fetch, retry_after_is_obeyed_and_bounded)
 	EXPECT_EQ(self->log[0].connection, self->log[1].connection);
 
 	rig_tell(rig, "forget\nfault unavailable after=100000\n");
-	post(rig, 0, 0, 0, 1000);
+	post(rig, 0, 0, 0, 4000);
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(0, rig->tag[0].status);
 }
