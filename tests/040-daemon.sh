@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # lazyframed and the module together: what it tells the service manager, who may
 # attach, servers that misbehave, and being killed. Runs in tests/vm.
-tests=$(cd "$(dirname "$0")" && pwd)
-. "$tests/tap.sh"
+. "$(dirname "$0")/common.sh"
 cd "$tap_dir" || exit 1
 unset http_proxy https_proxy all_proxy
 
@@ -66,16 +65,16 @@ check "device and image are equal by file" same
 check "the watchdog is fed" timeout 60 sh -c 'until grep -x WATCHDOG=1 notified; do sleep 0.1; done'
 check "with a status" grep 'STATUS=.*requests open' notified
 
-for fault in "status code=503" "unavailable after=0" whole "short at=300000" \
-	"short at=0" "reset at=200000" "stall at=100000" range norange length \
-	noetag encoding empty redirect chunked "corrupt at=5000"; do
+# helper/fetch_test has the whole list
+for fault in "unavailable after=0" whole "short at=300000" "reset at=200000" \
+	"stall at=100000" range "corrupt at=5000"; do
 	fresh "$http$object"
 	tell "fault $fault path=${object%/*}/img.zstd count=2" >fault
 	check "right bytes after: $fault" same
 	check "it did happen" eval '[ -z "$(tell faults)" ]'
 done
 # an error and nothing else, at once, and the next attach is fine
-for fault in "status code=404" "status code=403" etag total; do
+for fault in "status code=404" etag; do
 	fresh "$http$object"
 	tell "fault $fault path=${object%/*}/img.zstd count=0" >fault
 	check "an error after: $fault" eval '! dd if=/dev/mapper/x of=read \
@@ -87,11 +86,12 @@ done
 # a second one waits for its turn; the first dies while the server stalls
 fresh "$http$object"
 tell "fault stall path=${object%/*}/img.zstd at=200000" >fault
+before=$(cat $fill_bytes)
 lazyframed --wait 2>second &
 second=$!
 same &
 reader=$!
-until [ -z "$(tell faults)" ]; do sleep 0.1; done
+until [ "$(cat $fill_bytes)" -ge $((before + 200000)) ]; do sleep 0.1; done
 kill -9 $first
 check "the next helper takes over" ready second
 check "the reader has every byte and no error" wait $reader
@@ -99,15 +99,15 @@ check "the reader has every byte and no error" wait $reader
 check "what had arrived was not fetched again" awk -v object=img.zstd '
 	index($2, object) { split($3, r, "-"); if (stalled) { next_first = r[1]; exit }
 		if ($4 == "gone") { stalled = 1; first = r[1] } }
-	END { exit !(stalled && next_first >= first + 100000) }' log
+	END { exit !(stalled && next_first == first + 200000) }' log
 
 fresh "$http$object"
 tell "shape rate=2000000" >fault
 same &
 reader=$!
 for i in 1 2 3 4 5; do
-	bytes=$(cat "$fill_bytes")
-	while [ "$(cat "$fill_bytes")" = "$bytes" ] && kill -0 $reader 2>/dev/null; do
+	bytes=$(cat $fill_bytes)
+	while [ "$(cat $fill_bytes)" = "$bytes" ] && kill -0 $reader 2>/dev/null; do
 		:
 	done
 	kill -9 $second
@@ -123,7 +123,7 @@ lazyframe detach x
 kill $second
 check "SIGTERM ends it" wait $second
 check "with a word" grep "stopping: Terminated" second
-check "dmesg is clean" eval '! dmesg | grep -E "WARNING|BUG|Oops|Call Trace|lazyframe.*error"'
-check "the module unloads" modprobe -r lazyframe
-check "what it does then is told" says 1 "modprobe lazyframe" lazyframed
-tap_end
+check "without the module it says what to do" eval 'module_unload &&
+	says 1 "modprobe lazyframe" lazyframed; status=$?
+	modprobe lazyframe; [ $status -eq 0 ]'
+finish

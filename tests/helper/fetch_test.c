@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The daemon's fetcher against a server that misbehaves as it is told. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -321,7 +322,7 @@ static const char *const passing[] = {
 	"noetag", "encoding", "empty", "redirect", "chunked",
 };
 
-TEST_F(fetch, passing_faults_end_in_the_right_bytes)
+TEST_F_TIMEOUT(fetch, passing_faults_end_in_the_right_bytes, 120)
 {
 	struct rig *rig = self->rig;
 	char url[160], etag[128];
@@ -355,8 +356,11 @@ TEST_F(fetch, passing_faults_end_in_the_right_bytes)
 	}
 }
 
-/* The same without an end: an error, before the deadline, and not much before. */
-TEST_F(fetch, lasting_faults_end_at_the_deadline)
+/*
+ * The same without an end: an error at the deadline. A busy machine may be late,
+ * but not by as much as another attempt would take.
+ */
+TEST_F_TIMEOUT(fetch, lasting_faults_end_at_the_deadline, 120)
 {
 	struct rig *rig = self->rig;
 	char url[160], etag[128];
@@ -380,7 +384,7 @@ TEST_F(fetch, lasting_faults_end_at_the_deadline)
 		ASSERT_EQ(0, rig_run(rig));
 		EXPECT_EQ(ETIMEDOUT, rig->tag[0].status)
 			TH_LOG("%s", passing[i]);
-		EXPECT_LT(rig->tag[0].when, begin + 700 * NSEC_PER_MSEC)
+		EXPECT_LT(rig->tag[0].when, begin + NSEC_PER_SEC)
 			TH_LOG("%s: too late", passing[i]);
 		EXPECT_GT(rig->tag[0].when, begin + 600 * NSEC_PER_MSEC)
 			TH_LOG("%s: gave up early", passing[i]);
@@ -394,7 +398,7 @@ TEST_F(fetch, a_deadline_leaves_time_for_another_attempt)
 	rig->options.stall_ns = 3600 * NSEC_PER_SEC;
 	rig_go(rig);
 	rig_tell(rig, "fault stall at=1000 count=2\n");
-	post(rig, 0, 0, 0, 2000);
+	post(rig, 0, 0, 0, 4000);
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(0, rig->tag[0].status);
 	EXPECT_EQ(3, rig_log(rig, self->log, LINES));
@@ -504,6 +508,15 @@ TEST_F(fetch, the_whole_object_may_come_as_200)
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(0, rig->tag[0].status);
 	EXPECT_EQ(0, fetch_stats(rig->fetch)->retries);
+
+	/* Only if it is what was asked for; here the size is not known. */
+	rig_layer(rig, 3, url, 0, "");
+	rig_tell(rig, "fault whole\nfault whole\n");
+	rig_post(rig, 0, 3, 0, 4000, 0, 0, 0);
+	rig_post(rig, 1, 3, 4500, 500, 0, 0, 0);
+	ASSERT_EQ(0, rig_run(rig));
+	EXPECT_EQ(0, rig->tag[0].status + rig->tag[1].status);
+	EXPECT_EQ(2, fetch_stats(rig->fetch)->retries);
 }
 
 TEST_F(fetch, retry_after_is_obeyed_and_bounded)
@@ -520,7 +533,7 @@ TEST_F(fetch, retry_after_is_obeyed_and_bounded)
 	EXPECT_EQ(self->log[0].connection, self->log[1].connection);
 
 	rig_tell(rig, "forget\nfault unavailable after=100000\n");
-	post(rig, 0, 0, 0, 1000);
+	post(rig, 0, 0, 0, 4000);
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(0, rig->tag[0].status);
 }
@@ -719,6 +732,52 @@ TEST_F(fetch, files)
 	rig_post(rig, 0, 2, 8 * FRAME, FRAME, 0, 0, 0);
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(ESTALE, rig->tag[0].status);
+}
+
+static unsigned int open_files(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned int count = 0;
+
+	while (dir && readdir(dir))
+		count++;
+	if (dir)
+		closedir(dir);
+	return count;
+}
+
+TEST_F(fetch, files_are_closed_again)
+{
+	struct rig *rig = self->rig;
+	unsigned int before = 0;
+	char url[160];
+	u32 round, i;
+
+	rig_go(rig);
+	snprintf(url, sizeof(url), "file://%s/object", rig->dir);
+	rig_layer(rig, 2, url, 0, "");
+	rig_layer(rig, 3, url, OBJECT_BYTES + 1, "");
+	rig_layer(rig, 4, url, 0, "\"1-2-3\"");
+	for (round = 0; round < 40; round++) {
+		for (i = 0; i < 4; i++)
+			rig_post(rig, i, 2, (round + 2 * i) * FRAME, FRAME, 0,
+				 0, 0);
+		/* too short, another one, not there at all, ends early */
+		rig_post(rig, 4, 3, 0, FRAME, 0, 0, 0);
+		rig_post(rig, 5, 4, 0, FRAME, 0, 0, 0);
+		rig_layer(rig, 5, "file:///nowhere/at/all", 0, "");
+		rig_post(rig, 6, 5, 0, FRAME, 0, 0, 0);
+		rig_post(rig, 7, 2, OBJECT_BYTES - 1000, FRAME, 0, 0, 0);
+		ASSERT_EQ(0, rig_run(rig));
+		for (i = 0; i < 4; i++)
+			EXPECT_EQ(0, rig->tag[i].status);
+		for (; i < 8; i++)
+			EXPECT_NE(0, rig->tag[i].status);
+		/* The first round opens what stays open, as event files. */
+		if (!round)
+			before = open_files();
+	}
+	EXPECT_EQ(before, open_files());
 }
 
 TEST_F(fetch, a_file_that_ends_early)

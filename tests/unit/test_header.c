@@ -1614,8 +1614,24 @@ TEST(smallest_images_are_fine)
 	free(data);
 }
 
+/* Tests that need some hundred MiB, with time for a busy machine */
+FIXTURE(limits)
+{
+};
+
+FIXTURE_SETUP(limits)
+{
+}
+
+FIXTURE_TEARDOWN(limits)
+{
+}
+
+#define LIMITS_SECONDS	300
+
 /* F5 */
-TEST(biggest_header_that_is_written_is_read_and_one_more_is_not_written)
+TEST_F_TIMEOUT(limits, biggest_that_is_written_is_read_one_more_is_not_written,
+	       LIMITS_SECONDS)
 {
 	/* Bytes that are not records, and what is left over */
 	static const unsigned int fixed[] = { [3] = 64, [4] = 8 };
@@ -1656,7 +1672,8 @@ TEST(biggest_header_that_is_written_is_read_and_one_more_is_not_written)
  * As many mappings as fit, over as many frames as fit: a walk over the frames
  * of each mapping would take hours.
  */
-TEST(checking_does_not_take_mappings_times_frames)
+TEST_F_TIMEOUT(limits, checking_does_not_take_mappings_times_frames,
+	       LIMITS_SECONDS)
 {
 	struct header_layer layer = { .uuid = { 1 }, .codec = 1 };
 	struct header h = { .version = 4, .block_size = K, .layers = 1,
