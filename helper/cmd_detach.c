@@ -20,8 +20,9 @@ static const char usage[] =
 	"  --help    this text\n";
 
 /*
- * The loop device goes by itself when the mapped device does. It is still
- * here if the mapped device was never made, or if somebody looks at it.
+ * The loop device that attach made goes by itself when the mapped device does.
+ * What shows our file now was made by others, or somebody looks at it. Loop
+ * devices of files that the user named are left alone: they may be his.
  */
 static int drop_loop(const struct stat *file, const char *path,
 		     struct error *e)
@@ -46,21 +47,14 @@ static int drop_loop(const struct stat *file, const char *path,
 	return 0;
 }
 
-/* @found: set if there was anything of the device's to remove */
-static int drop_files(const char *name, const char *backing, bool *found,
-		      struct error *e)
+/* @found: set if there was a file to remove */
+static int drop_files(const char *name, bool *found, struct error *e)
 {
 	char path[STATE_PATH];
 	struct stat st;
 	unsigned int i;
 	int err;
 
-	/* A file that the user named loses its loop device and stays. */
-	if (backing[0] && !stat(backing, &st)) {
-		err = drop_loop(&st, backing, e);
-		if (err)
-			return err;
-	}
 	for (i = 0; !state_each_meta(name, i, path); i++) {
 		if (stat(path, &st))
 			continue;
@@ -77,7 +71,6 @@ static int drop_files(const char *name, const char *backing, bool *found,
 
 static int remove_all(const char *name, bool force, struct error *e)
 {
-	char meta[64], backing[4096] = "";
 	struct device device;
 	bool found = false;
 	int err;
@@ -96,11 +89,7 @@ static int remove_all(const char *name, bool force, struct error *e)
 					name, device.target);
 			goto out;
 		}
-		/* After --force there is no meta device in the table. */
-		if (!strcmp(device.target, DEVICE_TARGET))
-			err = device_meta(&device, meta, sizeof(meta), backing,
-					  sizeof(backing), e);
-		if (!err && force)
+		if (force)
 			err = device_fail(&device, e);
 		if (!err)
 			err = device_remove(&device, e);
@@ -110,7 +99,7 @@ static int remove_all(const char *name, bool force, struct error *e)
 		if (err)
 			goto out;
 	}
-	err = drop_files(name, backing, &found, e);
+	err = drop_files(name, &found, e);
 	if (!err && !found)
 		err = error_set(e, -ENXIO, "there is no device %s", name);
 out:

@@ -393,6 +393,115 @@ static int split_url(const char *url, char **base, char **name,
 	return *base && *name ? 0 : error_set(e, -ENOMEM, "out of memory");
 }
 
+/*
+ * What a layer's own header says about it. A layer without one is from before
+ * there were versions that list layers, and so is raw; its size is not known.
+ */
+static int own_entry(const u8 uuid[16], const char *base, const char *name,
+		     struct header_layer *entry, struct error *e)
+{
+	const struct header_layer *found;
+	struct header own = { };
+	char text[UUID_TEXT];
+	void *data = NULL;
+	char *url = NULL;
+	size_t bytes;
+	int err;
+
+	memset(entry, 0, sizeof(*entry));
+	memcpy(entry->uuid, uuid, sizeof(entry->uuid));
+	uuid_text(uuid, text);
+	if (asprintf(&url, "%s%s/%s" HEADER_SUFFIX, base, text, name) < 0)
+		return error_set(e, -ENOMEM, "out of memory");
+	err = object_get(url, HEADER_MAX_OBJECT, &data, &bytes, e);
+	if (err == -ENOENT) {
+		err = 0;
+		goto out;
+	}
+	if (!err)
+		err = header_parse(data, bytes, &own, e);
+	if (err)
+		goto out;
+	found = header_layer(&own, uuid);
+	if (memcmp(own.uuid, uuid, sizeof(own.uuid))) {
+		err = error_set(e, -EINVAL, "%s: is not the header of layer %s",
+				url, text);
+	} else if (own.in_flight) {
+		err = error_set(e, -EBUSY, "%s: its upload is not finished",
+				url);
+	} else if (found) {
+		*entry = *found;
+		own.layer[found - own.layer].frame = NULL;
+	} else if (own.version >= 4) {
+		err = error_set(e, -EINVAL,
+				"%s: does not list its own layer, so nothing tells how it is stored",
+				url);
+	}
+out:
+	header_free(&own);
+	free(data);
+	free(url);
+	return err;
+}
+
+static int insert_layer(struct header *header, const struct header_layer *entry,
+			struct error *e)
+{
+	struct header_layer *layer;
+	u32 at = 0;
+
+	if (header->layers >= HEADER_MAX_BUILDS)
+		return error_set(e, -EINVAL, "more than %u layers",
+				 HEADER_MAX_BUILDS);
+	layer = reallocarray(header->layer, header->layers + 1UL,
+			     sizeof(*layer));
+	if (!layer)
+		return error_set(e, -ENOMEM, "out of memory");
+	header->layer = layer;
+	while (at < header->layers &&
+	       memcmp(layer[at].uuid, entry->uuid, sizeof(entry->uuid)) < 0)
+		at++;
+	memmove(layer + at + 1, layer + at,
+		(header->layers - at) * sizeof(*layer));
+	layer[at] = *entry;
+	header->layers++;
+	return 0;
+}
+
+/*
+ * From version 4 on, a layer that mappings name and the header does not list
+ * may be stored in any way: taking it for a raw one could map compressed bytes
+ * as content. Its own header is asked, once for each such layer.
+ */
+static int list_missing_layers(struct header *header, const char *base,
+			       const char *name, struct error *e)
+{
+	struct header_layer entry;
+	bool changed = false;
+	u32 i;
+	int err;
+
+	if (header->version < 4)
+		return 0;
+	for (i = 0; i < header->mappings; i++) {
+		const u8 *uuid = header->mapping[i].uuid;
+
+		if (uuid_is_nil(uuid) || header_layer(header, uuid))
+			continue;
+		err = own_entry(uuid, base, name, &entry, e);
+		if (err)
+			return err;
+		err = insert_layer(header, &entry, e);
+		if (err) {
+			free(entry.frame);
+			return err;
+		}
+		changed = true;
+	}
+	/* Do the mappings lie inside what was found? */
+	return changed ? header_check(header, e) : 0;
+}
+
 static int open_header(const char *url, struct image *image, struct error *e)
 {
 	char *base = NULL, *name = NULL;
@@ -430,7 +539,9 @@ static int open_header(const char *url, struct image *image, struct error *e)
 	image->generation = header.generation;
 	image->header_version = header.version;
 
-	err = collect_layers(image, &header, e);
+	err = list_missing_layers(&header, base, name, e);
+	if (!err)
+		err = collect_layers(image, &header, e);
 	for (i = 0; !err && i < image->layers; i++)
 		err = open_layer(&image->layer[i], &header, base, name, e);
 	if (!err)

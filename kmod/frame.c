@@ -87,6 +87,7 @@ static struct {
 	u64 generation;
 	unsigned long changed;		/* jiffies when @session last changed */
 	atomic64_t charged;		/* bytes of all frames' buffers */
+	atomic64_t leaving;		/* those of frames that are not hashed */
 	struct kmem_cache *slab;
 	struct mutex post_lock;		/* one poster at a time */
 	struct delayed_work post_work;
@@ -139,6 +140,7 @@ void lf_frame_put(struct lf_frame *frame)
 	if (frame->data) {
 		kvfree(frame->data);
 		atomic64_sub(frame->pos.cbytes, &frames.charged);
+		atomic64_sub(frame->pos.cbytes, &frames.leaving);
 		/* Somebody may have been waiting for this memory. */
 		if (!list_empty_careful(&frames.demand) ||
 		    !list_empty_careful(&frames.prefetch))
@@ -199,6 +201,8 @@ static void __unhash(struct lf_frame *frame)
 	list_del_init(&frame->in_layer);
 	list_del_init(&frame->node);
 	frames.count--;
+	if (frame->data)
+		atomic64_add(frame->pos.cbytes, &frames.leaving);
 }
 
 /*
@@ -539,12 +543,13 @@ static void __promote(struct lf_frame *frame)
 }
 
 /*
- * May a buffer of @bytes be allocated? Nothing on its way means that no event
- * will make room, so then one frame may always go.
+ * May a buffer of @bytes be allocated? Nothing on its way, in or out, means
+ * that no event will make room, so then one frame may always go.
  */
 static bool charge(u32 bytes)
 {
-	if (!make_room(bytes) && READ_ONCE(frames.slots_used))
+	if (!make_room(bytes) && (READ_ONCE(frames.slots_used) ||
+				  atomic64_read(&frames.leaving)))
 		return false;
 	atomic64_add(bytes, &frames.charged);
 	return true;
@@ -589,6 +594,8 @@ void lf_frames_post(void)
 		}
 		spin_lock(&frames.lock);
 		frame->data = data;
+		if (hlist_unhashed(&frame->hash))
+			atomic64_add(frame->pos.cbytes, &frames.leaving);
 		spin_unlock(&frames.lock);
 		lf_frame_put(frame);
 	}

@@ -199,6 +199,8 @@ check "that device cannot be formatted" \
 check "nor used twice" same_state \
 	says 1 "is in use" lazyframe attach y "$url" --meta $disk
 lazyframe detach x
+check "the loop device that DEVICE was is still there" \
+	eval '[ "$(blockdev --getsize64 $disk)" = 67108864 ]'
 check "format and dmsetup make the same device" eval '
 	lazyframe format $disk "$url" | dms create x --readonly &&
 	cmp -n 4096 /dev/mapper/x /dev/zero &&

@@ -166,6 +166,26 @@ def _():
     device.check()
 
 
+@test("zeros are written into buffers that were used")
+def _():
+    # holes before, between and behind data, and a last sector that ends in zeros
+    layer = layer_of(base[:8192 + 100], ZSTD, 4096)
+    device = Device([layer], [(8192, 4096, 0, 0), (20480, 4196, 0, 4096)],
+                    20480 + 4196)
+    Server(layer)
+    size = len(device.model)
+    buf = mmap.mmap(-1, size)
+    for off in list(range(0, size, 512)) + [0]:
+        length = size - off
+        buf[:] = b"\xa5" * size
+        with memoryview(buf) as view:
+            assert os.preadv(device.fd(), [view[:length]], off) == length
+        same(buf[:length], device.model[off:], off)
+        assert buf[length:] == b"\xa5" * off
+    buf.close()
+    assert device.stat("reads_zero")
+
+
 @test("many readers at once see nothing but the image")
 def _():
     size = 2 * MIB + 99

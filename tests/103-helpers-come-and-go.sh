@@ -281,17 +281,27 @@ def _():
     device = Device([layer])
     hand = Hand()
     errors = module("fill_errors")
-    for status in (errno.ENOENT, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT,
-                   errno.EPROTO, errno.EIO):
+    for status in (errno.ENOENT, errno.EACCES, errno.ESTALE, errno.EPROTO,
+                   errno.EIO):
         reader = Reader(device, 0, 512)
         request = hand.next()
         hand.fill(request, status=status)
         reader.wait()
         assert reader.errno, status
-    assert module("fill_errors") == errors + 6
+    assert module("fill_errors") == errors + 5
     reader = Reader(device, 0, 512)
     hand.answer(hand.next(), layers)
     reader.good()
+
+
+@test("a helper that always says ETIMEDOUT costs fetch_timeout at most")
+def _():
+    device = Device([layer], features="fetch_timeout 3")
+    Server(layer, reply=lambda server, r: server.helper.fill(
+        r, offset=r.have, status=errno.ETIMEDOUT))
+    begun = time.monotonic()
+    Reader(device, 0, 512).bad(*LATE)
+    assert time.monotonic() - begun < patience(4)
 
 
 @test("an error after half of the bytes: the next fetch is whole and right")

@@ -158,18 +158,37 @@ blockdev()
 {
 	local dev
 
-	dev=$(losetup --find --show --read-only sparse 2>/dev/null) ||
-		{ echo "no loop devices here"; return 77; }
+	dev=$(losetup --find --show --read-only sparse) || return 1
 	lazyframe build -q -n sparse "$dev" "file://$PWD/store" >url
 	losetup -d "$dev"
 	python3 "$image_py" check sparse "$(sed 's,file://,,' url)" 131072 &&
 		rm -rf store/*
 }
+# 5 GiB of which nothing can tell what is zero: more blocks than frames.
+too_many()
+{
+	local dev pid line
+
+	truncate -s 5G huge
+	dev=$(losetup --find --show --read-only huge) || return 1
+	mkfifo err.fifo
+	lazyframe build --dry-run -f 4K "$dev" "file://$PWD/store" \
+		2>err.fifo >/dev/null &
+	pid=$!
+	read -r line <err.fifo
+	kill $pid
+	wait $pid
+	losetup -d "$dev"
+	rm huge err.fifo
+	echo "$line"
+	[[ $line = *"frames of 8.0 KiB instead of 4.0 KiB"* ]]
+}
 if losetup --find >/dev/null 2>&1; then
 	check "a block device as the image" blockdev
+	check "frames are doubled until a layer can hold them" too_many
 else
 	tap_count=$((tap_count + 1))
-	echo "ok $tap_count a block device as the image # SKIP no loop devices"
+	echo "ok $tap_count block devices as images # SKIP no loop devices"
 fi
 
 tap_end

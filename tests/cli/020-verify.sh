@@ -123,6 +123,51 @@ for codec in zstd lz4; do
 		"file://$PWD/store/00000000-0000-4000-8000-000000000001/image.header"
 done
 
+# Headers that are well formed and wrong. rewrite CODE: b is the content of the
+# LZ4 frame: 4 bytes, UUID, U size (at 20), SHA-256 (at 28), codec, frames,
+# 24 bytes a frame, number of mappings, 40 bytes each.
+rewrite()
+{
+	python3 - "$dir/image.header" "$1" <<'END'
+import struct, subprocess, sys
+path, code = sys.argv[1:]
+h = open(path, "rb").read()
+b = bytearray(subprocess.run(["lz4", "-dcq"], input=h[69:],
+                             stdout=-1, check=True).stdout)
+exec(code)
+z = subprocess.run(["lz4", "-qc"], input=b, stdout=-1, check=True).stdout
+open(path, "r+b").truncate(0)
+open(path, "wb").write(h[:65] + struct.pack("<I", len(b)) + z)
+END
+}
+# wrong WORDS CODE
+wrong()
+{
+	cp "$dir/image.header" good.header
+	rewrite "$2" && fails "$1" "$url"
+	local status=$?
+
+	cp good.header "$dir/image.header"
+	return $status
+}
+rm -rf store/*
+url=$(lazyframe build -q -f 64K image "file://$PWD/store")
+dir=$(dirname "${url#file://}")
+check "a wrong SHA-256" wrong "SHA-256 of the content is" "b[30] ^= 1"
+check "an unknown SHA-256 is none to check" rewrite "b[28:60] = bytes(32)"
+check "... and is not" lazyframe verify "$url"
+check "a wrong size of the layer" wrong "no frame has some" "b[20] ^= 1"
+# Mappings: 35 blocks of data, 2 of zeros, 3 of data; all 3 become zeros, or
+# the second of two is not the one that is stored there.
+check "stored bytes that nothing maps" wrong "9000 bytes, first at U offset 143360" \
+	"b[-24:-8] = bytes(16)"
+check "the same bytes twice, and others not" wrong "are mapped by nothing" \
+	"b[-8:] = struct.pack('<Q', 32 * 4096)"
+check "frames that nothing maps" wrong "with 2 whole frames" \
+	"b[-120:] = struct.pack('<QQ16sQ', 0, 4096, b[4:20], 0) + struct.pack('<QQ16xQ', 4096, 39 * 4096, 0); b[-84:-80] = struct.pack('<I', 2)"
+check "a frame of the header that is not in the object" \
+	wrong "is not in the object's seek table" "b[89] -= 1"
+
 # Raw layers have no checksum; what can be seen is that bytes are missing.
 rm -rf store/*
 url=$(lazyframe build -q -c none image "file://$PWD/store")

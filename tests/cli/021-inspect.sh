@@ -122,6 +122,16 @@ make("odd.zst", zstd, odd, 1)
 make("nosums.zst", zstd, odd, 0)
 make("nocheck.zst", ["zstd", "-qc", "--no-check"], odd, 0)
 make("skip.zst", zstd, odd, 1, True)
+# Only the table has checksums.
+full, bare = open("odd.zst", "rb").read(), open("nocheck.zst", "rb").read()
+sums = [full[-9 - 12 * i - 4:-9 - 12 * i or None][:4] for i in range(6)][::-1]
+t = bare[-(8 + 8 * 6 + 9):]
+c = [struct.unpack_from("<II", t, 8 + 8 * i) for i in range(6)]
+def only(name, sums):
+    open(name, "wb").write(bare[:-len(t)] + table(
+        [(*c[i], int.from_bytes(sums[i], "little")) for i in range(6)], 1))
+only("tablesums.zst", sums)
+only("badsums.zst", sums[:5] + [bytes(4)])
 make("even.lz4", lz4, even, 0)
 make("odd.lz4", lz4, odd, 0)
 make("linked.lz4", ["lz4", "-qc", "-BD", "-B4"], [len(data)], 0)
@@ -130,12 +140,14 @@ open("short.zst", "wb").write(raw[:100] + raw[101:])
 open("huge.zst", "wb").write(table([(10, 1 << 25, 0)], 1))
 open("none.zst", "wb").write(table([], 1))
 END
-for f in even.zst odd.zst nosums.zst nocheck.zst skip.zst even.lz4 odd.lz4; do
+for f in even.zst odd.zst nosums.zst nocheck.zst skip.zst tablesums.zst even.lz4 odd.lz4; do
 	check "$f attaches" lazyframe verify "file://$PWD/$f"
 	check "$f: what it is" json "file://$PWD/$f" \
 		'j["size"] == 1048577 and j["header_version"] == 0 and
 		 len(j["layers"]) == 1 and j["mappings"]["count"] == 1'
 done
+check "a checksum that only the table has is checked" \
+	says 1 "badsums.zst: frame 5 (" lazyframe verify "file://$PWD/badsums.zst"
 check "a raw object" lazyframe verify "file://$PWD/plain"
 check "a raw object: runs are made up" json "file://$PWD/plain" \
 	'j["layers"][0]["codec"] == "none" and

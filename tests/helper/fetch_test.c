@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The daemon's fetcher against a server that misbehaves as it is told. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -731,6 +732,52 @@ TEST_F(fetch, files)
 	rig_post(rig, 0, 2, 8 * FRAME, FRAME, 0, 0, 0);
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(ESTALE, rig->tag[0].status);
+}
+
+static unsigned int open_files(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned int count = 0;
+
+	while (dir && readdir(dir))
+		count++;
+	if (dir)
+		closedir(dir);
+	return count;
+}
+
+TEST_F(fetch, files_are_closed_again)
+{
+	struct rig *rig = self->rig;
+	unsigned int before = 0;
+	char url[160];
+	u32 round, i;
+
+	rig_go(rig);
+	snprintf(url, sizeof(url), "file://%s/object", rig->dir);
+	rig_layer(rig, 2, url, 0, "");
+	rig_layer(rig, 3, url, OBJECT_BYTES + 1, "");
+	rig_layer(rig, 4, url, 0, "\"1-2-3\"");
+	for (round = 0; round < 40; round++) {
+		for (i = 0; i < 4; i++)
+			rig_post(rig, i, 2, (round + 2 * i) * FRAME, FRAME, 0,
+				 0, 0);
+		/* too short, another one, not there at all, ends early */
+		rig_post(rig, 4, 3, 0, FRAME, 0, 0, 0);
+		rig_post(rig, 5, 4, 0, FRAME, 0, 0, 0);
+		rig_layer(rig, 5, "file:///nowhere/at/all", 0, "");
+		rig_post(rig, 6, 5, 0, FRAME, 0, 0, 0);
+		rig_post(rig, 7, 2, OBJECT_BYTES - 1000, FRAME, 0, 0, 0);
+		ASSERT_EQ(0, rig_run(rig));
+		for (i = 0; i < 4; i++)
+			EXPECT_EQ(0, rig->tag[i].status);
+		for (; i < 8; i++)
+			EXPECT_NE(0, rig->tag[i].status);
+		/* The first round opens what stays open, as event files. */
+		if (!round)
+			before = open_files();
+	}
+	EXPECT_EQ(before, open_files());
 }
 
 TEST_F(fetch, a_file_that_ends_early)

@@ -1,0 +1,213 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Where allocations fail, reads are late, never wrong, and what cannot be made is
+# unmade. Needs the fault injection of the debug kernel.
+. "$(dirname "$0")/common.sh"
+. "$tests/lib/python.sh"
+
+if [ ! -d /sys/kernel/debug/failslab ]; then
+	skip "reads, devices and sessions while allocations fail" \
+		"kernel $(uname -r) has no fault injection: the debug kernel's run tests it"
+	finish
+fi
+
+python_tests <<'EOF'
+from rig import *
+
+rng = random.Random(0x110)
+FRAME = 16 * KIB
+DEBUG = "/sys/kernel/debug/"
+
+
+def module_text():
+    with open("/proc/modules") as f:
+        for line in f:
+            if line.startswith("lazyframe "):
+                fields = line.split()
+                return int(fields[5], 16), int(fields[1])
+    raise AssertionError("no module")
+
+
+@contextlib.contextmanager
+def failing(kind, percent):
+    """Calls of @kind that come from the module fail at random."""
+    start, size = module_text()
+    settings = {"probability": percent, "interval": 1, "times": -1,
+                "space": 0, "verbose": 0, "task-filter": "N",
+                "require-start": start, "require-end": start + size,
+                "stacktrace-depth": 32}
+    if kind != "fail_usercopy":
+        settings["ignore-gfp-wait"] = "N"
+    if kind == "fail_page_alloc":
+        settings["min-order"] = 0
+        settings["ignore-gfp-highmem"] = "N"
+
+    def write(name, value):
+        path = f"{DEBUG}{kind}/{name}"
+        if name == "require-start" and not os.path.exists(path):
+            raise Skip("the kernel has no FAULT_INJECTION_STACKTRACE_FILTER")
+        if os.path.exists(path):
+            with open(path, "w") as f:
+                f.write(str(value) + "\n")
+
+    for name, value in settings.items():
+        write(name, value)
+    try:
+        yield
+    finally:
+        write("probability", 0)
+        write("times", 0)
+
+
+class Stubborn(Server):
+    """Repeats an answer that met a failing copy."""
+
+    def answer(self, request):
+        data = self.data(request)
+        at = request.have
+        while at < request.length:
+            piece = data[at:at + 4096]
+            try:
+                self.helper.fill(request, piece, offset=at)
+                at += len(piece)
+            except OSError as e:
+                if e.errno not in (errno.EFAULT, errno.ENOMEM):
+                    raise
+
+
+def storm(device, seconds):
+    ends = time.monotonic() + seconds
+    errors, count = [], [0]
+
+    def reading(seed):
+        mine = random.Random(seed)
+        try:
+            while time.monotonic() < ends:
+                device.check(512 * mine.randrange(2000), 8192)
+                count[0] += 1
+        except BaseException as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=reading, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(patience(20))
+        assert not t.is_alive(), "a read hangs"
+    say(f"{count[0]} reads")
+    assert not errors, errors
+    assert count[0]
+
+
+for codec in (ZSTD, LZ4):
+    layer = layer_of(noise(1 * MIB + 777, rng), codec, FRAME)
+    for kind, percent in (("failslab", 5), ("failslab", 50),
+                          ("fail_page_alloc", 5), ("fail_page_alloc", 50)):
+        @test(f"{('', 'zstd', 'LZ4')[codec]}: reads while {kind} is at "
+              f"{percent} %", 60)
+        def _():
+            cache_mib(1)
+            device = Device([layer])
+            Stubborn(layer)
+            device.fd()
+            with failing(kind, percent):
+                storm(device, 5)
+            assert not device.stat("reads_failed")
+            assert not device.stat("frames_bad")
+            device.check()
+
+
+layer = layer_of(noise(1 * MIB, rng), ZSTD, FRAME)
+
+
+@test("answers while copies from the helper fail", 60)
+def _():
+    cache_mib(1)
+    device = Device([layer])
+    Stubborn(layer)
+    device.fd()
+    with failing("fail_usercopy", 10):
+        storm(device, 5)
+    assert not device.stat("reads_failed") and not device.stat("frames_bad")
+
+
+@test("no memory at all for a while: reads wait for it", 60)
+def _():
+    device = Device([layer])
+    Stubborn(layer)
+    device.fd()
+    with failing("failslab", 100):
+        readers = [Reader(device, i * FRAME, 512) for i in range(8)]
+        time.sleep(2)
+    for r in readers:
+        r.good(20)
+
+
+@test("a suspend that begins without memory ends when there is some", 60)
+def _():
+    device = Device([layer])
+    device.fd()
+    with failing("failslab", 100):
+        readers = [Reader(device, i * FRAME, 512) for i in range(4)]
+        time.sleep(1)
+        call = threading.Thread(target=device.suspend, daemon=True)
+        call.start()
+        time.sleep(1)
+    call.join(patience(10))
+    assert not call.is_alive()
+    for r in readers:
+        r.wait()
+        assert r.errno
+    device.resume()
+
+
+for kind in ("failslab", "fail_page_alloc"):
+    @test(f"a device that is made while {kind} strikes is whole or not there",
+          100)
+    def _():
+        other = layer_of(noise(100000, rng), LZ4, 8 * KIB)
+        good = bad = 0
+        Stubborn(layer, other)
+        for i in range(40):
+            device = Device([layer, other], [(0, 1 * MIB, 0, 0), (
+                2 * MIB, 90112, 1, 0)], 3 * MIB, resume=False, keep=True)
+            DM.call(DM.CLEAR, device.name)
+            try:
+                with failing(kind, rng.choice((1, 5, 20, 60, 100))):
+                    device.load(device.args)
+                    device.resume()
+                device.check(512 * rng.randrange(6000), 8192)
+                good += 1
+            except OSError as e:
+                assert e.errno in (errno.ENOMEM, errno.EIO, errno.EINVAL), e
+                bad += 1
+            finally:
+                DM.call(DM.CLEAR, device.name)
+                device.close()
+        say(f"{good} made, {bad} not")
+        assert bad
+        device = Device([layer])
+        device.check(0, 4 * FRAME)
+
+
+@test("sessions while allocations and copies fail", 60)
+def _():
+    good = bad = 0
+    for i in range(60):
+        try:
+            with failing(rng.choice(("failslab", "fail_page_alloc",
+                                     "fail_usercopy")), 50):
+                h = Helper()
+            h.close()
+            good += 1
+        except OSError as e:
+            assert e.errno in (errno.ENOMEM, errno.EFAULT, errno.EAGAIN), e
+            bad += 1
+    say(f"{good} attached, {bad} not")
+    assert module("helper") == 0 and bad
+    Helper().close()
+
+
+finish()
+EOF
+finish
