@@ -114,7 +114,7 @@ def _():
     reader.good()
 
 
-@test("a stale tag: the same slot, asked again, has another")
+@test("a stale tag: the same slot, asked again, has another", 60)
 def _():
     device = Device([layer])
     hand = Hand()
