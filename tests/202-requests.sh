@@ -84,8 +84,11 @@ check "without a request" eval '[ -z "$(requests)" ]'
 
 # With a helper that has sent the request already
 server_start
-check "attach by the other server" fresh p "$server/$url"
-check "and the second device too" fresh q "$server/$url"
+check "the same layer from elsewhere is refused" says 1 "File exists" \
+	lazyframe attach r "$server/$url"
+check "both detach" eval 'detach p && detach q'
+check "attach by the other server" attach p "$server/$url"
+check "and the second device too" attach q "$server/$url"
 control forget "fault hold path=$layer at=1000" >/dev/null
 readers 1 20 p
 check "the first reader's request is at the server" until_true eval '[ -z "$(control faults)" ]'
@@ -99,6 +102,8 @@ check "by that one request" eval 'served | tee "$tap_dir/served"
 	[ "$(wc -l <"$tap_dir/served")" = 1 ]'
 
 # A small cold read
+detach p
+detach q
 for codec in zstd lz4 none; do
 	for way in direct nonblock; do
 		fresh p "$nginx/$(url_of faults-$codec-128K)"
