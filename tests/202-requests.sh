@@ -62,7 +62,7 @@ forget
 # They gather while there is no helper: none can have come late
 readers $n 3 p
 check "$n readers wait for one frame" until_true waiting_is p $n
-check "the helper comes" helper_start
+check "the helper comes" helper_start --stall-timeout 600
 check "each got its bytes" readers_right
 check "by one request" one_frame
 check "which was one frame for the module, too" test "$(counter p frames_demanded)" = 1
@@ -74,7 +74,7 @@ readers $((n / 2)) 7 p
 readers $((n / 2)) 7 q
 check "readers of two devices wait" eval 'until_true waiting_is p $((n / 2)) &&
 	until_true waiting_is q $((n / 2))'
-helper_start
+helper_start --stall-timeout 600
 check "each got its bytes from two devices" readers_right
 check "by one request for both" one_frame
 forget
@@ -87,8 +87,8 @@ server_start
 check "the same layer from elsewhere is refused" says 1 "File exists" \
 	lazyframe attach r "$server/$url"
 check "both detach" eval 'detach p && detach q'
-check "attach by the other server" attach p "$server/$url"
-check "and the second device too" attach q "$server/$url"
+check "attach by the other server" attach p "$server/$url" --fetch-timeout 3600
+check "and the second device too" attach q "$server/$url" --fetch-timeout 3600
 control forget "fault hold path=$layer at=1000" >/dev/null
 readers 1 20 p
 check "the first reader's request is at the server" until_true eval '[ -z "$(control faults)" ]'

@@ -109,11 +109,11 @@ wait $supervisor
 until_true helper_is 0
 restore
 control clear
-check "a helper that is not killed" helper_start
+check "a helper that is not killed" helper_start --stall-timeout 600
 check "the whole device equals the image" same k "$image" iflag=direct
 
 # What arrived before the kill is not asked for again
-check "detached and attached" fresh k "$server/$url"
+check "detached and attached" fresh k "$server/$url" --fetch-timeout 3600
 fill=$(module fill_bytes)
 control forget "fault hold at=50000" >/dev/null
 dd if=/dev/mapper/k of="$tap_dir/block" bs=4k count=1 skip=1000 iflag=direct status=none &

@@ -64,8 +64,8 @@ check "the reader got an error" eval '! wait $reader && grep "error reading" "$t
 check "nothing is left" eval '[ ! -e /dev/mapper/l ] && [ ! -e /var/lib/lazyframe/l.meta ] &&
 	! losetup -n -O BACK-FILE | grep lazyframe'
 server_start
-helper_start
-check "attach by the other server" attach l "$server/$url"
+helper_start --stall-timeout 600
+check "attach by the other server" attach l "$server/$url" --fetch-timeout 3600
 control "fault hold path=/${url%.header}.zstd at=100"
 block l 100 >/dev/null 2>"$tap_dir/dd.err" &
 reader=$!
