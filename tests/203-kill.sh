@@ -137,7 +137,8 @@ check "two at once: the second says what to do" eval 'helper_start;
 	says 1 "another helper is attached" lazyframed'
 check "--wait takes over" eval '(lazyframed --wait 2>"$tap_dir/second" & second=$!
 	until_true grep -q "waiting for its end" "$tap_dir/second" || exit 1
-	helper_kill && until_true helper_is 1 && grep "attached to" "$tap_dir/second"
+	kill -9 $helper_pid
+	until_true grep "attached to" "$tap_dir/second" && helper_is 1
 	status=$?; kill $second; wait $second; exit $status)'
 helper_pid=
 finish
