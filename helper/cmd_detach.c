@@ -89,7 +89,7 @@ static int remove_all(const char *name, bool force, struct error *e)
 					name, device.target);
 			goto out;
 		}
-		if (!err && force)
+		if (force)
 			err = device_fail(&device, e);
 		if (!err)
 			err = device_remove(&device, e);

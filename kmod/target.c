@@ -744,3 +744,4 @@ module_exit(lf_exit);
 MODULE_DESCRIPTION("device-mapper lazily fetched, compressed images");
 MODULE_VERSION("0.1.0");
 MODULE_LICENSE("GPL");
+MODULE_ALIAS("dm-lazyframe");

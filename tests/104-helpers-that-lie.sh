@@ -251,18 +251,30 @@ for codec in (NONE, ZSTD, LZ4):
             server.helper.fill(r, data if healed else
                                spoil(data, len(data) // 2))
         server = Server(victim, reply=reply)
-        log = KernelLog()
         Reader(device, 0, 4096).bad(*BAD)
         assert len(server.log) == 2, server.log
         s = device.stats()
         assert s["frames_bad"] == 2 and s["reads_failed"] == 1, s
-        assert "lazyframe" in log.read()
-        log.close()
         readers = [Reader(device, 16 * KIB + 512 * i, 512) for i in range(8)]
         for reader in readers:
             reader.bad(*BAD)
         healed.append(1)
         device.check()
+
+
+@test("what is wrong is named in the kernel's log")
+def _():
+    device = Device([layer])
+    Server(layer, reply=lambda server, r: server.helper.fill(
+        r, bytes(r.length)))
+    log = KernelLog()
+    undo(log.close)
+
+    def named():	# not each time: the log is rate limited
+        Reader(device, FRAME, 512).bad(*BAD)
+        return f"{FRAME}" in "".join(
+            line for line in log.read().splitlines() if "lazyframe" in line)
+    wait_until(named, "message that names the frame")
 
 
 def served(codec, frames, ubytes, sums=True):

@@ -126,7 +126,8 @@ def _():
     log = KernelLog()
     with fails(*REFUSED):
         DM.call(DM.LOAD, bare.name, DM.READONLY, b"".join(parts), 2)
-    assert "start at 0" in log.read()
+    text = log.read()
+    assert "lazyframe" in text, text
     log.close()
     assert not bare.loop.in_use()
 
@@ -155,15 +156,15 @@ def _():
 def reseal(b):
     """Correct every checksum, so that only the structure is wrong."""
     for i in range(5):
-        start, size, _ = struct.unpack_from("<QQQ", b, 96 + 24 * i)
+        start, size, _ = struct.unpack_from("<QQQ", b, 88 + 24 * i)
         if size <= len(b) and start < 1 << 40:
-            struct.pack_into("<Q", b, 96 + 24 * i + 16, xxh64(
+            struct.pack_into("<Q", b, 88 + 24 * i + 16, xxh64(
                 b[start * 4096:start * 4096 + size]))
     struct.pack_into("<Q", b, 4088, xxh64(b[:4088]))
 
 
 def offsets(b):
-    return [struct.unpack_from("<Q", b, 96 + 24 * i)[0] * 4096
+    return [struct.unpack_from("<Q", b, 88 + 24 * i)[0] * 4096
             for i in range(5)]
 
 
@@ -173,7 +174,7 @@ def _():
     again = bytearray(b)
     reseal(again)
     assert again == b
-    assert struct.unpack_from("<I", b, 88)[0] == 5, b[80:100].hex()
+    assert struct.unpack_from("<I", b, 80)[0] == 5, b[72:96].hex()
 
 
 @test("any flipped byte that is not padding is noticed")
@@ -181,7 +182,7 @@ def _():
     bare = Bare()
     good = blob()
     spots = set(rng.sample(range(4096), scale(60, 12)))
-    for start, size, _ in (struct.unpack_from("<QQQ", good, 96 + 24 * i)
+    for start, size, _ in (struct.unpack_from("<QQQ", good, 88 + 24 * i)
                            for i in range(5)):
         spots |= {start * 4096, start * 4096 + size - 1}
         spots |= {start * 4096 + rng.randrange(size)
@@ -242,22 +243,22 @@ STRUCTURE = {
     "image of no bytes": sup(64, U64, 0),
     "image too big": sup(64, U64, (1 << 44) + 1),
     "image of all ones": sup(64, U64, BIG),
-    "more blocks than the device": sup(72 + 8 - 8, U64, BIG),
+    "more blocks than the device": sup(72, U64, BIG),
     "no blocks": sup(72, U64, 0),
-    "no regions": sup(80 + 8, U32, 0),
-    "too many regions": sup(88, U32, 1000),
-    "region begins at the superblock": sup(96, U64, 0),
-    "region begins behind the device": sup(96 + 24, U64, 1 << 30),
-    "region start overflows": sup(96 + 48, U64, BIG),
-    "region of too many bytes": sup(96 + 8, U64, 1 << 40),
-    "region of all ones": sup(96 + 72 + 8, U64, BIG),
-    "layers not whole": sup(96 + 8, U64, lambda v: v - 1),
-    "extents not whole": sup(96 + 24 + 8, U64, lambda v: v - 5),
-    "runs not whole": sup(96 + 48 + 8, U64, lambda v: v + 3),
-    "frames not whole": sup(96 + 72 + 8, U64, lambda v: v - 3),
-    "no layers": sup(96 + 8, U64, 0),
-    "no runs": sup(96 + 48 + 8, U64, 0),
-    "no frames": sup(96 + 72 + 8, U64, 0),
+    "no regions": sup(80, U32, 0),
+    "too many regions": sup(80, U32, 1000),
+    "region begins at the superblock": sup(88, U64, 0),
+    "region begins behind the device": sup(88 + 24, U64, 1 << 30),
+    "region start overflows": sup(88 + 48, U64, BIG),
+    "region of too many bytes": sup(88 + 8, U64, 1 << 40),
+    "region of all ones": sup(88 + 72 + 8, U64, BIG),
+    "layers not whole": sup(88 + 8, U64, lambda v: v - 1),
+    "extents not whole": sup(88 + 24 + 8, U64, lambda v: v - 5),
+    "runs not whole": sup(88 + 48 + 8, U64, lambda v: v + 3),
+    "frames not whole": sup(88 + 72 + 8, U64, lambda v: v - 3),
+    "no layers": sup(88 + 8, U64, 0),
+    "no runs": sup(88 + 48 + 8, U64, 0),
+    "no frames": sup(88 + 72 + 8, U64, 0),
     "codec 3": lay(16, U32, 3),
     "codec huge": lay(16, U32, BIG),
     "layer flags": lay(20, U32, lambda v: v | 2),
@@ -346,7 +347,7 @@ def _():
     bare = Bare()
     counts = {"refused": 0, "taken": 0}
     ends = offsets(good)
-    sizes = [struct.unpack_from("<Q", good, 104 + 24 * i)[0]
+    sizes = [struct.unpack_from("<Q", good, 96 + 24 * i)[0]
              for i in range(5)]
     Server(*LAYERS, reply=lambda server, r: server.helper.fill(
         r, status=errno.EIO))
@@ -356,7 +357,7 @@ def _():
             i = rng.randrange(-1, 4)
             at = rng.randrange(8, 220) if i < 0 else \
                 ends[i] + rng.randrange(sizes[i])
-            b[at] = rng.choice((0, 1, 0xff, 0x80, rng.randrange(256)))
+            b[at % len(b)] = rng.choice((0, 1, 0xff, 0x80, rng.randrange(256)))
         reseal(b)
         bare.rewrite(b)
         size = struct.unpack_from("<Q", b, 64)[0]

@@ -131,8 +131,8 @@ for way in "buffered, 1 MiB:1M:nonblock:1" "direct, 128 KiB:128k:direct:8" "dire
 	fresh p "$nginx/$url"
 	forget
 	check "$mib MiB cold, $name: right" eval 'dd if=/dev/mapper/p bs=$bs \
-		count=$((mib * each)) iflag=$flag status=none |
-		cmp - <(head -c ${mib}M "$long")'
+		of="$tap_dir/read" count=$((mib * each)) iflag=$flag status=none &&
+		cmp -n ${mib}M "$tap_dir/read" "$long" && rm "$tap_dir/read"'
 	requests >"$tap_dir/long"
 	range_bytes <"$tap_dir/long" >"$tap_dir/ranges"
 	echo "# $(wc -l <"$tap_dir/ranges") ranges, $(awk '{ print $6 }' "$tap_dir/long" | sort -u | wc -l) connections"
