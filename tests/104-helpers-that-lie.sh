@@ -119,7 +119,7 @@ def _():
     device = Device([layer])
     hand = Hand()
     seen = set()
-    for _ in range(scale(2500, 200)):
+    for _ in range(scale(1100, 100)):
         reader, r = asked(hand, device)
         assert r.tag not in seen
         if seen:
