@@ -143,14 +143,18 @@ def _():
         r.good(20)
 
 
-@test("a suspend while there is no memory ends", 60)
+@test("a suspend that begins without memory ends when there is some", 60)
 def _():
     device = Device([layer])
     device.fd()
     with failing("failslab", 100):
         readers = [Reader(device, i * FRAME, 512) for i in range(4)]
         time.sleep(1)
-        device.suspend()
+        call = threading.Thread(target=device.suspend, daemon=True)
+        call.start()
+        time.sleep(1)
+    call.join(patience(10))
+    assert not call.is_alive()
     for r in readers:
         r.wait()
         assert r.errno
