@@ -58,7 +58,7 @@ static void explain_open(const char *path, int err)
 	}
 }
 
-static int attach(struct channel *c, const char *path)
+static int begin_session(struct channel *c, const char *path)
 {
 	struct lazyframe_attach arg = { .abi = LAZYFRAME_ABI };
 
@@ -119,7 +119,7 @@ int channel_open(struct channel *c, const char *path)
 		explain_open(path, err);
 		return err;
 	}
-	err = attach(c, path);
+	err = begin_session(c, path);
 	if (!err)
 		err = map_ring(c, path);
 	if (err)

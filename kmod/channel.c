@@ -18,8 +18,8 @@
 
 static unsigned long ring_bytes(void)
 {
-	return PAGE_ALIGN(struct_size_t(struct lazyframe_ring, request,
-					LF_RING_ENTRIES));
+	return PAGE_ALIGN(sizeof(struct lazyframe_ring) + LF_RING_ENTRIES *
+			  sizeof(struct lazyframe_request));
 }
 
 void lf_ring_post(struct lf_session *session,
@@ -63,7 +63,7 @@ static int channel_release(struct inode *inode, struct file *file)
 
 	if (session->ring)
 		lf_session_detach(session);
-	/* A mapping that is still there has references to the pages. */
+	/* A mapping holds the file open, so there is none. */
 	vfree(session->ring);
 	kfree(session);
 	return 0;

@@ -230,29 +230,25 @@ static bool all_large(u32 ubytes)
 int lf_codec_reserve(u32 ubytes)
 {
 	struct context *ctx;
-	int err = 0;
 	void *out;
 
+	/* Allocate first: no context may be away from readers meanwhile. */
 	mutex_lock(&pool.grow_lock);
-	while (!err) {
-		ctx = NULL;
-		wait_event(pool.wait, all_large(ubytes) ||
-			   (ctx = context_try_small(ubytes)));
-		if (!ctx)
-			break;
+	while (!all_large(ubytes)) {
 		out = kvmalloc(ubytes, GFP_KERNEL);
-		if (out) {
-			kvfree(ctx->out);
-			ctx->out = out;
-			ctx->serial = 0;
-			WRITE_ONCE(ctx->out_bytes, ubytes);
-		} else {
-			err = -ENOMEM;
+		if (!out) {
+			mutex_unlock(&pool.grow_lock);
+			return -ENOMEM;
 		}
+		wait_event(pool.wait, (ctx = context_try_small(ubytes)));
+		swap(ctx->out, out);
+		ctx->serial = 0;
+		WRITE_ONCE(ctx->out_bytes, ubytes);
 		context_put(ctx);
+		kvfree(out);
 	}
 	mutex_unlock(&pool.grow_lock);
-	return err;
+	return 0;
 }
 
 int lf_codec_init(void)

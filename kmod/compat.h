@@ -14,6 +14,10 @@
 #error "lazyframe needs Linux 6.1 or newer"
 #endif
 
+#ifndef CONFIG_64BIT
+#error "lazyframe needs a 64-bit kernel"
+#endif
+
 /* 6.3: vm_flags became read-only, changed by helpers. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
 static inline void vm_flags_clear(struct vm_area_struct *vma,

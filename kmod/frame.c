@@ -28,8 +28,9 @@
  * Memory
  * ------
  * A frame's buffer is charged before it is allocated, so the cache never
- * exceeds its limit, with one exception: where nothing is on its way, one
- * frame may go over it, or a limit below a frame's size would stop the device.
+ * exceeds its limit (in bytes asked for; the allocator rounds up), with one
+ * exception: where nothing is on its way, in or out, one frame may go over it,
+ * or a limit below a frame's size would stop the device.
  * READY frames are evicted in second-chance order. Readers hold references, so
  * eviction never takes bytes from under a decode or a read that was promised
  * them; their memory stays charged until they let go.
@@ -51,6 +52,9 @@
 #define HASH_BITS	14
 #define RETRY_DELAY	(HZ / 50)
 #define REVIEW_PERIOD	(HZ / 4)
+/* Bounds of what is done under the lock at once. */
+#define MAX_CHANCES	64
+#define MAX_FORGET	256
 
 /**
  * struct slot - one tag
@@ -80,6 +84,7 @@ static struct {
 	struct list_head starved;	/* reads that got no memory for a frame */
 	struct slot slot[LF_TAGS];
 	unsigned int slots_used;
+	unsigned int sent;		/* slots that have a frame */
 	unsigned int next_slot;
 	unsigned int count;		/* hashed frames */
 	u64 serial;
@@ -89,7 +94,6 @@ static struct {
 	atomic64_t charged;		/* bytes of all frames' buffers */
 	atomic64_t leaving;		/* those of frames that are not hashed */
 	struct kmem_cache *slab;
-	struct mutex post_lock;		/* one poster at a time */
 	struct delayed_work post_work;
 	struct delayed_work starved_work;
 } frames;
@@ -144,7 +148,7 @@ void lf_frame_put(struct lf_frame *frame)
 		/* Somebody may have been waiting for this memory. */
 		if (!list_empty_careful(&frames.demand) ||
 		    !list_empty_careful(&frames.prefetch))
-			queue_delayed_work(lf_wq, &frames.post_work, 0);
+			lf_frames_post();
 	}
 	call_rcu(&frame->rcu, frame_free_rcu);
 }
@@ -237,8 +241,8 @@ static struct lf_frame *__insert(struct lf_frame *fresh, bool prefetch)
 static bool same_pos(const struct lf_frame_pos *a, const struct lf_frame_pos *b)
 {
 	return a->ustart == b->ustart && a->ubytes == b->ubytes &&
-	       a->cbytes == b->cbytes &&
-	       (!a->has_sum || !b->has_sum || a->sum == b->sum);
+	       a->cbytes == b->cbytes && a->sum == b->sum &&
+	       a->has_sum == b->has_sum;
 }
 
 /*
@@ -251,8 +255,9 @@ static bool same_pos(const struct lf_frame_pos *a, const struct lf_frame_pos *b)
 static bool __expiry(const struct lf_io *io, unsigned long *when)
 {
 	const struct lf_device *dev = io->dev;
-	unsigned int limit = frames.session ? dev->fetch_timeout :
-					      dev->no_helper_timeout;
+	unsigned int limit = frames.session ?
+			     READ_ONCE(dev->fetch_timeout) :
+			     READ_ONCE(dev->no_helper_timeout);
 	unsigned long from = time_after(frames.changed, io->since) ?
 			     frames.changed : io->since;
 
@@ -267,9 +272,11 @@ static blk_status_t __verdict(const struct lf_io *io)
 	unsigned long when;
 
 	lockdep_assert_held(&frames.lock);
-	if (dev->requeue)
+	/* The core lets reads in before it undoes an interrupted suspend. */
+	if (dev->requeue && dm_noflush_suspending(dev->ti))
 		return BLK_STS_DM_REQUEUE;
-	if (!frames.session && (dev->draining || dev->error_if_no_helper))
+	if (!frames.session &&
+	    (dev->draining || READ_ONCE(dev->error_if_no_helper)))
 		return BLK_STS_TRANSPORT;
 	if (__expiry(io, &when) && time_after_eq(jiffies, when))
 		return frames.session ? BLK_STS_TIMEOUT : BLK_STS_TRANSPORT;
@@ -278,16 +285,18 @@ static blk_status_t __verdict(const struct lf_io *io)
 
 static void __park(struct lf_io *io, struct lf_frame *frame)
 {
+	unsigned int timeout = READ_ONCE(io->dev->fetch_timeout);
+
 	lockdep_assert_held(&frames.lock);
 	io->frame = frame;
 	list_add_tail(&io->waiter, &frame->waiters);
 	list_add_tail(&io->parked, &io->dev->parked);
 	io->dev->waiting++;
 	/* The longest patience of all who wait; 0 is without end. */
-	if (list_is_singular(&frame->waiters) || !io->dev->fetch_timeout)
-		frame->timeout = io->dev->fetch_timeout;
+	if (list_is_singular(&frame->waiters) || !timeout)
+		frame->timeout = timeout;
 	else if (frame->timeout)
-		frame->timeout = max(frame->timeout, io->dev->fetch_timeout);
+		frame->timeout = max(frame->timeout, timeout);
 	queue_delayed_work(lf_wq, &io->dev->expire, REVIEW_PERIOD);
 }
 
@@ -309,17 +318,42 @@ static void __wake(struct lf_frame *frame)
 		__unpark(io);
 }
 
+/* A frame that is SENT no longer is; the slot may still get its answer. */
+static void __leave_slot(struct lf_frame *frame)
+{
+	frames.slot[frame->slot].frame = NULL;
+	frames.sent--;
+}
+
 /*
  * WANTED or SENT -> FAILED, out of the hash. The hash's reference goes onto
- * @put, for put_list() once the lock is dropped.
+ * @put, for put_list() once the lock is dropped. A helper may still answer for
+ * a SENT frame; lf_fill() throws that away.
  */
 static void __fail(struct lf_frame *frame, int error, struct list_head *put)
 {
+	if (frame->state == LF_FRAME_SENT)
+		__leave_slot(frame);
 	__unhash(frame);
 	frame->error = error;
 	frame->state = LF_FRAME_FAILED;
 	list_add(&frame->node, put);
 	__wake(frame);
+}
+
+/*
+ * A read stopped waiting. Nobody needs a frame that was not even sent for; and
+ * one that the helper did not bring in time it may have lost: the next reader
+ * shall ask anew.
+ */
+static void __give_up(struct lf_frame *frame, blk_status_t status,
+		      struct list_head *put)
+{
+	if (!list_empty(&frame->waiters))
+		return;
+	if (frame->state == LF_FRAME_WANTED ||
+	    (frame->state == LF_FRAME_SENT && status == BLK_STS_TIMEOUT))
+		__fail(frame, -ECANCELED, put);
 }
 
 void lf_device_review(struct lf_device *dev)
@@ -330,14 +364,13 @@ void lf_device_review(struct lf_device *dev)
 	spin_lock(&frames.lock);
 	list_for_each_entry_safe(io, next, &dev->parked, parked) {
 		struct lf_frame *frame = io->frame;
+		blk_status_t status = __verdict(io);
 
-		io->status = __verdict(io);
-		if (!io->status)
+		if (!status)
 			continue;
+		io->status = status;
 		__unpark(io);
-		if (frame->state == LF_FRAME_WANTED &&
-		    list_empty(&frame->waiters))
-			__fail(frame, -ECANCELED, &put);
+		__give_up(frame, status, &put);
 	}
 	if (!list_empty(&dev->parked))
 		queue_delayed_work(lf_wq, &dev->expire, REVIEW_PERIOD);
@@ -354,36 +387,19 @@ void lf_device_set_suspend(struct lf_device *dev, bool requeue, bool draining)
 	lf_device_review(dev);
 }
 
-/* No memory for so much as a struct lf_frame: come back a little later. */
-static void starve(struct lf_io *io)
-{
-	spin_lock(&frames.lock);
-	list_add_tail(&io->waiter, &frames.starved);
-	queue_delayed_work(lf_wq, &frames.starved_work, RETRY_DELAY);
-	spin_unlock(&frames.lock);
-}
-
-static void starved_work(struct work_struct *work)
-{
-	struct lf_io *io, *next;
-
-	spin_lock(&frames.lock);
-	list_for_each_entry_safe(io, next, &frames.starved, waiter) {
-		list_del_init(&io->waiter);
-		queue_work(lf_wq, &io->work);
-	}
-	spin_unlock(&frames.lock);
-}
-
 /*
  * ----------------------------------------------------------------
  * Making room
  * ----------------------------------------------------------------
  */
 
-/* Second chance: a frame that was read since the hand passed goes round again. */
+/*
+ * Second chance: a frame that was read since the hand passed goes round again,
+ * and so does one that a reader holds, for its memory would not come free.
+ */
 static struct lf_frame *__evict_one(void)
 {
+	unsigned int chances = MAX_CHANCES;
 	struct lf_frame *frame;
 
 	lockdep_assert_held(&frames.lock);
@@ -392,9 +408,10 @@ static struct lf_frame *__evict_one(void)
 						 node);
 		if (!frame)
 			return NULL;
-		if (!frame->referenced)
+		if (!chances-- || (!READ_ONCE(frame->referenced) &&
+				   refcount_read(&frame->refs) == 1))
 			break;
-		frame->referenced = false;
+		WRITE_ONCE(frame->referenced, false);
 		list_move_tail(&frame->node, &frames.lru);
 	}
 	__unhash(frame);
@@ -417,6 +434,41 @@ static bool make_room(u32 bytes)
 		lf_frame_put(frame);
 	}
 	return true;
+}
+
+/*
+ * No memory for so much as a struct lf_frame: come back a little later.
+ * Returns false if the read may not wait.
+ */
+static bool starve(struct lf_io *io)
+{
+	struct lf_frame *victim = NULL;
+	bool parked;
+
+	spin_lock(&frames.lock);
+	io->status = __verdict(io);
+	parked = !io->status;
+	if (parked) {
+		victim = __evict_one();
+		list_add_tail(&io->waiter, &frames.starved);
+		queue_delayed_work(lf_wq, &frames.starved_work, RETRY_DELAY);
+	}
+	spin_unlock(&frames.lock);
+	if (victim)
+		lf_frame_put(victim);
+	return parked;
+}
+
+static void starved_work(struct work_struct *work)
+{
+	struct lf_io *io, *next;
+
+	spin_lock(&frames.lock);
+	list_for_each_entry_safe(io, next, &frames.starved, waiter) {
+		list_del_init(&io->waiter);
+		queue_work(lf_wq, &io->work);
+	}
+	spin_unlock(&frames.lock);
 }
 
 static int cache_mib_set(const char *val, const struct kernel_param *kp)
@@ -510,6 +562,7 @@ static void __send(struct lf_frame *frame)
 	slot->uses = (slot->uses + 1) % (U32_MAX / LF_TAGS);
 	slot->tag = (slot->uses + 1) * LF_TAGS + frame->slot;
 	slot->frame = frame;
+	frames.sent++;
 	slot->cbytes = frame->pos.cbytes;
 	slot->have = frame->have;
 	frames.slots_used++;
@@ -522,7 +575,6 @@ static void __send(struct lf_frame *frame)
 
 static void __free_slot(struct slot *slot)
 {
-	slot->frame = NULL;
 	slot->tag = 0;
 	frames.slots_used--;
 }
@@ -534,6 +586,7 @@ static void __promote(struct lf_frame *frame)
 	if (!frame->prefetch)
 		return;
 	frame->prefetch = false;
+	frame->since = jiffies;
 	if (frame->state == LF_FRAME_WANTED) {
 		list_move_tail(&frame->node, &frames.demand);
 	} else if (frame->state == LF_FRAME_SENT) {
@@ -548,23 +601,50 @@ static void __promote(struct lf_frame *frame)
  */
 static bool charge(u32 bytes)
 {
-	if (!make_room(bytes) && (READ_ONCE(frames.slots_used) ||
+	if (!make_room(bytes) && (READ_ONCE(frames.sent) ||
 				  atomic64_read(&frames.leaving)))
 		return false;
 	atomic64_add(bytes, &frames.charged);
 	return true;
 }
 
+/* A buffer for @frame, charged; NULL: an event, or time, must make room. */
+static void *buffer_alloc(const struct lf_frame *frame)
+{
+	struct lf_frame *victim;
+	void *data;
+
+	if (!charge(frame->pos.cbytes))
+		return NULL;
+	for (;;) {
+		data = kvmalloc(frame->pos.cbytes, GFP_NOIO | __GFP_NOWARN);
+		if (data)
+			return data;
+		spin_lock(&frames.lock);
+		victim = __evict_one();
+		spin_unlock(&frames.lock);
+		if (!victim)
+			break;
+		lf_frame_put(victim);
+	}
+	atomic64_sub(frame->pos.cbytes, &frames.charged);
+	queue_delayed_work(lf_wq, &frames.post_work, RETRY_DELAY);
+	return NULL;
+}
+
 /*
  * Send what is wanted, as far as slots and memory go, and show it to the
  * helper all at once, so that neighbours travel in one range.
+ *
+ * A work, and so the only poster: whoever wants something posted, readers or
+ * the helper itself, never waits for this memory.
  */
-void lf_frames_post(void)
+static void post_work(struct work_struct *work)
 {
+	unsigned int noio = memalloc_noio_save();
 	struct lf_frame *frame;
 	void *data;
 
-	mutex_lock(&frames.post_lock);
 	for (;;) {
 		spin_lock(&frames.lock);
 		frame = __next_wanted();
@@ -579,36 +659,30 @@ void lf_frames_post(void)
 		if (!frame)
 			break;
 
-		/* Only posters set @data, one at a time. */
-		if (!charge(frame->pos.cbytes)) {
-			lf_frame_put(frame);
-			break;
+		data = buffer_alloc(frame);
+		if (data) {
+			spin_lock(&frames.lock);
+			frame->data = data;
+			if (hlist_unhashed(&frame->hash))
+				atomic64_add(frame->pos.cbytes,
+					     &frames.leaving);
+			spin_unlock(&frames.lock);
 		}
-		data = kvmalloc(frame->pos.cbytes, GFP_NOIO | __GFP_NOWARN);
-		if (!data) {
-			atomic64_sub(frame->pos.cbytes, &frames.charged);
-			lf_frame_put(frame);
-			queue_delayed_work(lf_wq, &frames.post_work,
-					   RETRY_DELAY);
-			break;
-		}
-		spin_lock(&frames.lock);
-		frame->data = data;
-		if (hlist_unhashed(&frame->hash))
-			atomic64_add(frame->pos.cbytes, &frames.leaving);
-		spin_unlock(&frames.lock);
 		lf_frame_put(frame);
+		if (!data)
+			break;
 	}
 	spin_lock(&frames.lock);
 	if (frames.session)
 		lf_ring_publish(frames.session);
 	spin_unlock(&frames.lock);
-	mutex_unlock(&frames.post_lock);
+	memalloc_noio_restore(noio);
 }
 
-static void post_work(struct work_struct *work)
+void lf_frames_post(void)
 {
-	lf_frames_post();
+	/* mod_: not when a delayed retry would have come. */
+	mod_delayed_work(lf_wq, &frames.post_work, 0);
 }
 
 /*
@@ -646,11 +720,12 @@ static struct lf_frame *find_or_insert(struct lf_device *dev,
 void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 		    u64 from, u64 to, bool prefetch)
 {
+	unsigned int room = LF_TAGS;
 	struct lf_frame *frame;
 	struct lf_frame_pos pos;
 
 	/* Without a helper nobody would ever take them off the want lists. */
-	while (from < to && lf_helper_attached()) {
+	while (from < to && room-- && lf_helper_attached()) {
 		if (lf_table_find(&table->table, from, &pos))
 			return;
 		frame = find_or_insert(dev, table->layer, &pos, prefetch);
@@ -697,6 +772,7 @@ static struct lf_frame *parked_frame(struct lf_io *io)
 static bool park(struct lf_io *io, struct lf_frame *frame)
 {
 	bool parked = false;
+	LIST_HEAD(put);
 
 	spin_lock(&frames.lock);
 	if (frame->state == LF_FRAME_WANTED || frame->state == LF_FRAME_SENT) {
@@ -705,10 +781,21 @@ static bool park(struct lf_io *io, struct lf_frame *frame)
 			__park(io, frame);
 			__promote(frame);
 			parked = true;
+		} else {
+			__give_up(frame, io->status, &put);
 		}
 	}
 	spin_unlock(&frames.lock);
+	put_list(&put);
 	return parked;
+}
+
+static void start_waiting(struct lf_io *io)
+{
+	if (io->waited)
+		return;
+	io->waited = true;
+	io->since = jiffies;
 }
 
 struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
@@ -719,21 +806,20 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 		return frame;
 	do {
 		frame = find_or_insert(io->dev, io->table->layer, pos, false);
+		if (!frame || !is_ready(frame))
+			start_waiting(io);
 		if (!frame) {
-			starve(io);
-			return NULL;
+			if (starve(io))
+				return NULL;
+			break;
 		}
 		if (!same_pos(&frame->pos, pos)) {
 			lf_frame_put(frame);
 			return ERR_PTR(-EUCLEAN);
 		}
 		if (is_ready(frame)) {
-			frame->referenced = true;
+			WRITE_ONCE(frame->referenced, true);
 			return frame;
-		}
-		if (!io->waited) {
-			io->waited = true;
-			io->since = jiffies;
 		}
 		lf_frames_want(io->dev, io->table, pos->ustart + pos->ubytes,
 			       io->uend, false);
@@ -765,22 +851,28 @@ bool lf_frame_drop(struct lf_frame *frame)
 void lf_frames_forget(struct lf_layer *layer)
 {
 	struct lf_frame *frame, *next;
+	unsigned int n;
 	LIST_HEAD(put);
 
-	spin_lock(&frames.lock);
-	list_for_each_entry_safe(frame, next, &layer->frames, in_layer) {
-		/* The helper may still answer; lf_fill() throws that away. */
-		if (frame->state == LF_FRAME_SENT)
-			frames.slot[frame->slot].frame = NULL;
-		if (frame->state == LF_FRAME_READY) {
-			__unhash(frame);
-			list_add(&frame->node, &put);
-		} else {
-			__fail(frame, -ENODEV, &put);
+	/* Nobody adds to the list any more. */
+	do {
+		n = MAX_FORGET;
+		spin_lock(&frames.lock);
+		list_for_each_entry_safe(frame, next, &layer->frames,
+					 in_layer) {
+			if (frame->state == LF_FRAME_READY) {
+				__unhash(frame);
+				list_add(&frame->node, &put);
+			} else {
+				__fail(frame, -ENODEV, &put);
+			}
+			if (!--n)
+				break;
 		}
-	}
-	spin_unlock(&frames.lock);
-	put_list(&put);
+		spin_unlock(&frames.lock);
+		put_list(&put);
+		cond_resched();
+	} while (!n);
 }
 
 /*
@@ -825,11 +917,9 @@ void lf_session_detach(struct lf_session *session)
 	LIST_HEAD(put);
 	int i;
 
-	mutex_lock(&frames.post_lock);
 	spin_lock(&frames.lock);
 	if (frames.session != session) {
 		spin_unlock(&frames.lock);
-		mutex_unlock(&frames.post_lock);
 		return;
 	}
 	frames.session = NULL;
@@ -846,13 +936,13 @@ void lf_session_detach(struct lf_session *session)
 		if (!frame)
 			continue;
 		/* SENT -> WANTED; what arrived of it stays. */
+		__leave_slot(frame);
 		frame->state = LF_FRAME_WANTED;
 		list_add_tail(&frame->node, &frames.demand);
 	}
 	__drop_unwaited(&frames.demand, &put);
 	__drop_unwaited(&frames.prefetch, &put);
 	spin_unlock(&frames.lock);
-	mutex_unlock(&frames.post_lock);
 	put_list(&put);
 	lf_devices_kick();
 }
@@ -862,6 +952,7 @@ static void __ready(struct lf_frame *frame)
 {
 	lockdep_assert_held(&frames.lock);
 	list_add_tail(&frame->node, &frames.lru);
+	__leave_slot(frame);
 	/* Pairs with the acquire in is_ready(). */
 	smp_store_release(&frame->state, LF_FRAME_READY);
 	__wake(frame);
@@ -886,17 +977,11 @@ static void __answered(struct slot *slot, u32 status, struct list_head *put)
 {
 	struct lf_frame *frame = slot->frame;
 
-	__free_slot(slot);
-	if (!frame)
-		return;
-	if (!status) {
+	if (frame && !status)
 		__ready(frame);
-		return;
-	}
-	atomic64_inc(&lf_module_stat[LF_FILL_ERRORS]);
-	DMERR_LIMIT("layer %pUb, frame at C offset %llu: the helper reports error %u",
-		    frame->layer->uuid, frame->pos.cstart, status);
-	__fail(frame, fill_error(status), put);
+	else if (frame)
+		__fail(frame, fill_error(status), put);
+	__free_slot(slot);
 }
 
 /*
@@ -939,6 +1024,7 @@ int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
 	if (err)
 		goto out_unlock;
 	if (fill->status) {
+		atomic64_inc(&lf_module_stat[LF_FILL_ERRORS]);
 		__answered(slot, fill->status, &put);
 		answered = true;
 		goto out_unlock;
@@ -985,7 +1071,7 @@ int lf_frames_init(void)
 	struct hlist_head *hash;
 
 	spin_lock_init(&frames.lock);
-	mutex_init(&frames.post_lock);
+	frames.changed = jiffies;
 	INIT_LIST_HEAD(&frames.demand);
 	INIT_LIST_HEAD(&frames.prefetch);
 	INIT_LIST_HEAD(&frames.lru);

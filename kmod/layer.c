@@ -6,6 +6,7 @@
  */
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "lazyframe.h"
@@ -44,6 +45,7 @@ static struct lf_layer *layer_new(const struct lf_layer_spec *spec)
 	layer->codec = spec->codec;
 	layer->ubytes = spec->ubytes;
 	layer->cbytes = spec->cbytes;
+	layer->sums = spec->table.sums;
 	layer->locator = kmemdup_nul(spec->locator, spec->locator_bytes,
 				     GFP_KERNEL);
 	layer->validator = kmemdup_nul(spec->validator, spec->validator_bytes,
@@ -60,6 +62,7 @@ static bool same_layer(const struct lf_layer *layer,
 {
 	return layer->codec == spec->codec && layer->ubytes == spec->ubytes &&
 	       layer->cbytes == spec->cbytes &&
+	       layer->sums == spec->table.sums &&
 	       strlen(layer->validator) == spec->validator_bytes &&
 	       !memcmp(layer->validator, spec->validator,
 		       spec->validator_bytes);
@@ -154,9 +157,13 @@ struct lf_layer_table *lf_layer_get(const struct lf_layer_spec *spec,
 				    const char **why)
 {
 	struct lf_layer_table *table;
+	unsigned int noio;
 
+	/* The helper takes this lock, too: no reclaim may wait for it here. */
 	mutex_lock(&lf_layers_lock);
+	noio = memalloc_noio_save();
 	table = __get(spec, why);
+	memalloc_noio_restore(noio);
 	mutex_unlock(&lf_layers_lock);
 	return table;
 }

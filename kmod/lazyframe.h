@@ -24,13 +24,14 @@
  *	session->attach_lock (mutex)	one ATTACH at a time
  *	lf_devices_lock (mutex)	the list of active devices
  *	lf_layers_lock (mutex)	the registry of layers and their tables
- *	post_lock (mutex)	one poster at a time; may allocate
+ *	pool.grow_lock (mutex)	one growth of the decode pool at a time
  *	frames.lock (spinlock)	every frame's state, waiters, the want lists,
  *				the LRU, the slots, the session, parked reads
  *	dev->stream_lock, pool.lock (spinlocks, leaves)
  *
  * Nothing sleeps under a spinlock, and none is held while a bio is ended or
- * bytes are copied from user space. All of it runs in process context.
+ * bytes are copied from user space. All of it but RCU's callbacks runs in
+ * process context.
  */
 #ifndef LF_LAZYFRAME_H
 #define LF_LAZYFRAME_H
@@ -105,9 +106,10 @@ u64 lf_stat_read(struct lf_device *dev, enum lf_stat stat);
 /**
  * lf_sysfs_add - show the device's counters below its disk
  *
+ * Without memory for them the device works all the same: that is only logged.
  * Context: process, while the device is suspended.
  */
-int lf_sysfs_add(struct lf_device *dev);
+void lf_sysfs_add(struct lf_device *dev);
 void lf_sysfs_remove(struct lf_device *dev);
 
 /*
@@ -118,7 +120,16 @@ void lf_sysfs_remove(struct lf_device *dev);
 
 /**
  * struct lf_layer - one layer, shared by every device that maps it
+ * @node: in the registry
+ * @tables: struct lf_layer_table.node
  * @id: the layer's name for the helper; never used twice
+ * @uuid: the layer's name for images
+ * @codec: LAZYFRAME_CODEC_*
+ * @ubytes: size in U space
+ * @cbytes: size of the data object
+ * @sums: do its frame tables carry checksums?
+ * @locator: for the helper
+ * @validator: entity tag, or ""
  * @frames: every hashed frame (frames.lock)
  *
  * All but @frames is constant while the layer is in the registry.
@@ -132,12 +143,20 @@ struct lf_layer {
 	u32 codec;
 	u64 ubytes;
 	u64 cbytes;
+	bool sums;
 	char *locator;
 	char *validator;
 };
 
 /**
  * struct lf_layer_table - a frame table of a layer
+ *
+ * @node: in layer->tables
+ * @layer: whose
+ * @table: points into @memory
+ * @sum: of @table, to find its like
+ * @users: devices (lf_layers_lock)
+ * @memory: runs and frames
  *
  * Headers may carry a table that was trimmed to the frames that they map, so
  * images may come with different tables of one layer. Frames are shared all
@@ -155,9 +174,14 @@ struct lf_layer_table {
 /**
  * struct lf_layer_spec - a layer as a meta device describes it
  * @uuid: name
+ * @codec: LAZYFRAME_CODEC_*
+ * @ubytes: size in U space
+ * @cbytes: size of the data object
  * @table: the frame table, checked; copied by lf_layer_get()
- * @locator: not NUL-terminated, @locator_bytes
- * @validator: not NUL-terminated, @validator_bytes
+ * @locator: not NUL-terminated
+ * @locator_bytes: its length
+ * @validator: not NUL-terminated
+ * @validator_bytes: its length
  */
 struct lf_layer_spec {
 	const u8 *uuid;
@@ -173,6 +197,7 @@ struct lf_layer_spec {
 
 /**
  * lf_layer_get - find or make a layer and its table
+ * @spec: what a meta device says
  * @why: out, static sentence
  *
  * Return: a table with a reference for lf_layer_put(), or an ERR_PTR: -EEXIST where
@@ -379,9 +404,14 @@ bool lf_frame_drop(struct lf_frame *frame);
 
 /**
  * lf_frames_want - put all missing frames of a U range on the want lists
- * @prefetch: nobody waits for them yet
+ * @dev: charged with them in its counters
+ * @table: of the layer
+ * @from: U offset
+ * @to: U offset behind the last byte
+ * @prefetch: read ahead; otherwise the caller is about to wait for one of them
  *
- * Only while there is a helper. lf_frames_post() sends them; a batch that is
+ * Only while there is a helper, and not more than it can be asked for at once;
+ * this is a hint. lf_frames_post() sends them; a batch that is
  * posted at once can travel in one range.
  * Context: worker; as lf_frame_get().
  */
@@ -389,9 +419,9 @@ void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 		    u64 from, u64 to, bool prefetch);
 
 /**
- * lf_frames_post - send wanted frames to the helper, as far as tags and memory go
+ * lf_frames_post - have wanted frames sent, as far as tags and memory go
  *
- * Context: process; may sleep in GFP_NOIO allocations.
+ * Context: any; the work is done later.
  */
 void lf_frames_post(void);
 

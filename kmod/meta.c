@@ -76,9 +76,15 @@ static u32 largest_frame(const struct lf_table *table)
 	return most;
 }
 
+/* Entries of RUNS and FRAMES that the layers before have taken. */
+struct used {
+	u32 runs;
+	u32 frames;
+};
+
 static int get_layer(struct lf_image *image, u32 i,
 		     const struct lf_disk_layer *layer, void *const *region,
-		     const char **why)
+		     struct used *used, const char **why)
 {
 	const struct lf_disk_run *run = region[LF_REGION_RUNS];
 	const struct lf_disk_frame *frame = region[LF_REGION_FRAMES];
@@ -90,6 +96,14 @@ static int get_layer(struct lf_image *image, u32 i,
 	err = lf_layer_check(layer, &image->super, why);
 	if (err)
 		return err;
+	/* One layer after another, so that the regions bound all the work. */
+	if (le32_to_cpu(layer->first_run) != used->runs ||
+	    le32_to_cpu(layer->first_frame) != used->frames) {
+		*why = "Metadata is damaged: layers share a frame table";
+		return -EINVAL;
+	}
+	used->runs += le32_to_cpu(layer->runs);
+	used->frames += le32_to_cpu(layer->frames);
 	spec = (struct lf_layer_spec) {
 		.uuid = layer->uuid,
 		.codec = le32_to_cpu(layer->codec),
@@ -107,6 +121,11 @@ static int get_layer(struct lf_image *image, u32 i,
 		.validator = strings + le32_to_cpu(layer->validator),
 		.validator_bytes = le32_to_cpu(layer->validator_bytes),
 	};
+	if (memchr(spec.locator, 0, spec.locator_bytes) ||
+	    memchr(spec.validator, 0, spec.validator_bytes)) {
+		*why = "Metadata is damaged: a locator or validator holds a NUL";
+		return -EINVAL;
+	}
 	err = lf_table_check(&spec.table, spec.codec, spec.ubytes, spec.cbytes,
 			     why);
 	if (err)
@@ -123,6 +142,7 @@ static int load(struct dm_bufio_client *bufio, u64 dev_bytes,
 		struct lf_image *image, const char **why)
 {
 	void *region[LF_REGIONS] = {};
+	struct used used = {};
 	struct lf_super *super = &image->super;
 	struct dm_buffer *buffer;
 	void *block;
@@ -156,9 +176,11 @@ static int load(struct dm_bufio_client *bufio, u64 dev_bytes,
 	for (layer = 0; layer < super->layers; layer++) {
 		const struct lf_disk_layer *layers = region[LF_REGION_LAYERS];
 
-		err = get_layer(image, layer, &layers[layer], region, why);
+		err = get_layer(image, layer, &layers[layer], region, &used,
+				why);
 		if (err)
 			goto out;
+		cond_resched();
 	}
 	err = lf_extents_check(region[LF_REGION_EXTENTS], super->extents,
 			       region[LF_REGION_LAYERS], super->layers,

@@ -84,7 +84,7 @@ static const struct kobj_type device_kobj_type = {
 	.default_groups = device_groups,
 };
 
-int lf_sysfs_add(struct lf_device *dev)
+void lf_sysfs_add(struct lf_device *dev)
 {
 	struct gendisk *disk = dm_disk(dm_table_get_md(dev->ti->table));
 	int err;
@@ -93,10 +93,13 @@ int lf_sysfs_add(struct lf_device *dev)
 	init_completion(&dev->kobj_gone);
 	err = kobject_init_and_add(&dev->kobj, &device_kobj_type,
 				   &disk_to_dev(disk)->kobj, "lazyframe");
-	dev->has_kobj = true;
-	if (err)
-		lf_sysfs_remove(dev);
-	return err;
+	dev->has_kobj = !err;
+	if (err) {
+		DMWARN("%s: no counters in sysfs: error %d",
+		       dm_table_device_name(dev->ti->table), err);
+		kobject_put(&dev->kobj);
+		wait_for_completion(&dev->kobj_gone);
+	}
 }
 
 void lf_sysfs_remove(struct lf_device *dev)

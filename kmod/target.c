@@ -137,7 +137,7 @@ static const char *io_why(const struct lf_io *io, int err)
 	case -EBADMSG:
 		return "the frame did not verify, twice";
 	case -EUCLEAN:
-		return "two frame tables of its layer disagree";
+		return "the frame tables of its layer have a hole or disagree";
 	default:
 		return "the frame could not be fetched";
 	}
@@ -148,6 +148,15 @@ static void io_fail(struct lf_io *io, int err)
 	/* -ECANCELED: the device's policy ended it, and said how. */
 	if (err != -ECANCELED)
 		io->status = errno_to_blk_status(err);
+	if (WARN_ON_ONCE(!io->status))
+		io->status = BLK_STS_IOERR;
+	/* The suspend was interrupted meanwhile: the core would make it EIO. */
+	if (io->status == BLK_STS_DM_REQUEUE &&
+	    !dm_noflush_suspending(io->dev->ti)) {
+		io->status = BLK_STS_OK;
+		queue_work(lf_wq, &io->work);
+		return;
+	}
 	if (io->status != BLK_STS_DM_REQUEUE)
 		DMERR_LIMIT("%s: layer %pUb: read at U offset %llu fails: %s",
 			    dm_table_device_name(io->dev->ti->table),
@@ -183,6 +192,7 @@ static int io_copy(struct lf_io *io, struct lf_frame *frame)
 	err = lf_codec_read(frame, off, len, bio, &io->iter);
 	if (!err) {
 		io->upos += len;
+		io->refetched = false;
 		return 0;
 	}
 	if (lf_frame_drop(frame))
@@ -208,12 +218,13 @@ static void io_work(struct work_struct *work)
 		io->ahead_from = io->ahead_to;
 	}
 	while (!err && io->upos < io->uend) {
-		err = lf_table_find(&io->table->table, io->upos, &pos);
-		if (err)
+		if (lf_table_find(&io->table->table, io->upos, &pos)) {
+			err = -EUCLEAN;
 			break;
+		}
 		frame = lf_frame_get(io, &pos);
 		if (!frame)
-			goto out;	/* parked, which also posted */
+			goto out;	/* no longer ours */
 		if (IS_ERR(frame)) {
 			err = PTR_ERR(frame);
 			break;
@@ -225,9 +236,9 @@ static void io_work(struct work_struct *work)
 		io_fail(io, err);
 	else
 		io_finish(io);
+out:
 	if (ahead)
 		lf_frames_post();
-out:
 	memalloc_noio_restore(noio);
 }
 
@@ -432,7 +443,7 @@ static int load_image(struct lf_device *dev)
 	if (err)
 		return err;
 	ti->error = NULL;
-	/* A frame's worth of a bio is decoded by one worker, once. */
+	/* So that a bio seldom needs more than two frames. */
 	return dm_set_target_max_io_len(ti, max_t(u32, MIN_IO_LEN,
 						  dev->image.max_frame) >>
 					SECTOR_SHIFT);
@@ -544,18 +555,12 @@ static int lf_preresume(struct dm_target *ti)
 {
 	struct lf_device *dev = ti->private;
 	unsigned int noio;
-	int err;
 
 	deactivate(dev);
-	/* Reclaim must not wait for the device that is about to be resumed. */
+	/* Our own allocations must not wait for the device to be resumed. */
 	noio = memalloc_noio_save();
-	err = lf_sysfs_add(dev);
+	lf_sysfs_add(dev);
 	memalloc_noio_restore(noio);
-	if (err) {
-		DMERR("%s: cannot show counters in sysfs: %d",
-		      dm_table_device_name(ti->table), err);
-		return err;
-	}
 	mutex_lock(&lf_devices_lock);
 	list_add_tail(&dev->node, &lf_devices);
 	mutex_unlock(&lf_devices_lock);

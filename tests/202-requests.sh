@@ -62,7 +62,7 @@ forget
 # They gather while there is no helper: none can have come late
 readers $n 3 p
 check "$n readers wait for one frame" until_true waiting_is p $n
-check "the helper comes" helper_start
+check "the helper comes" helper_start --stall-timeout 600
 check "each got its bytes" readers_right
 check "by one request" one_frame
 check "which was one frame for the module, too" test "$(counter p frames_demanded)" = 1
@@ -74,7 +74,7 @@ readers $((n / 2)) 7 p
 readers $((n / 2)) 7 q
 check "readers of two devices wait" eval 'until_true waiting_is p $((n / 2)) &&
 	until_true waiting_is q $((n / 2))'
-helper_start
+helper_start --stall-timeout 600
 check "each got its bytes from two devices" readers_right
 check "by one request for both" one_frame
 forget
@@ -84,8 +84,11 @@ check "without a request" eval '[ -z "$(requests)" ]'
 
 # With a helper that has sent the request already
 server_start
-check "attach by the other server" fresh p "$server/$url"
-check "and the second device too" fresh q "$server/$url"
+check "the same layer from elsewhere is refused" says 1 "File exists" \
+	lazyframe attach r "$server/$url"
+check "both detach" eval 'detach p && detach q'
+check "attach by the other server" attach p "$server/$url" --fetch-timeout 3600
+check "and the second device too" attach q "$server/$url" --fetch-timeout 3600
 control forget "fault hold path=$layer at=1000" >/dev/null
 readers 1 20 p
 check "the first reader's request is at the server" until_true eval '[ -z "$(control faults)" ]'
@@ -99,6 +102,8 @@ check "by that one request" eval 'served | tee "$tap_dir/served"
 	[ "$(wc -l <"$tap_dir/served")" = 1 ]'
 
 # A small cold read
+detach p
+detach q
 for codec in zstd lz4 none; do
 	for way in direct nonblock; do
 		fresh p "$nginx/$(url_of faults-$codec-128K)"

@@ -6,8 +6,12 @@
 # log names layer, range, attempt and cause.
 . "$(dirname "$0")/remote.sh"
 
+# Seconds: where a second attempt helps, and where nothing does
+patient=30
 timeout=4
-[ -z "$slow" ] || timeout=12
+[ -z "$slow" ] || timeout=15
+# A machine that is busy may be late; waiting for ever is what must not happen
+late=15
 faults=$images/image/faults
 url=$(url_of faults-zstd-128K)
 layer=${url%/*}
@@ -15,7 +19,7 @@ stored=$(stat -c %s "$images/store/${url%.header}.zstd")
 
 server_start
 check "lazyframed" helper_start --connections 32
-check "attach" attach b "$server/$url" --fetch-timeout $timeout
+check "attach" attach b "$server/$url" --fetch-timeout $patient
 fetch() { dd if=/dev/mapper/b bs=4k count=1 skip=$1 iflag=direct status=none; }
 expected() { dd if="$faults" bs=4k count=1 skip=$1 status=none; }
 
@@ -25,13 +29,10 @@ check "a good answer" eval 'cmp <(fetch 5) <(expected 5)'
 cframe=$(served | awk '{ split($3, r, "-"); print r[2] + 1 }')
 check "frames are $cframe bytes" test $((cframe * 64)) -le "$stored"
 
-# read_right BLOCK SECONDS: the right bytes, in that time
+# read_right BLOCK: the right bytes
 read_right()
 {
-	local start=$SECONDS
-
-	fetch $1 >"$tap_dir/got" && cmp "$tap_dir/got" <(expected $1) || return 1
-	[ $((SECONDS - start)) -le $2 ] || { echo "after $((SECONDS - start)) s"; return 1; }
+	fetch $1 >"$tap_dir/got" && cmp "$tap_dir/got" <(expected $1)
 }
 
 # read_fails BLOCK SECONDS: an I/O error and not a byte, in that time
@@ -41,9 +42,9 @@ read_fails()
 
 	! fetch $1 >"$tap_dir/got" 2>"$tap_dir/dd.err" || { echo "it worked"; return 1; }
 	cat "$tap_dir/dd.err"
-	grep -q "Input/output error\|timed out\|Stale file handle" "$tap_dir/dd.err" &&
+	grep -q "error reading" "$tap_dir/dd.err" &&
 		[ ! -s "$tap_dir/got" ] || return 1
-	[ $((SECONDS - start)) -le $2 ] || { echo "after $((SECONDS - start)) s"; return 1; }
+	[ $((SECONDS - start)) -le $(($2 + late)) ] || { echo "after $((SECONDS - start)) s"; return 1; }
 }
 
 used_up() { [ -z "$(control faults)" ]; }
@@ -52,7 +53,7 @@ used_up() { [ -z "$(control faults)" ]; }
 logged()
 {
 	tail -n +$((log_lines + 1)) "$tap_dir/helper.log" >"$tap_dir/new.log"
-	grep -E "layer $layer: (bytes [0-9]+-[0-9]+ from $server: attempt [0-9]+ stopped at [0-9]+|frame at [0-9]+\+$cframe fails with .* after [0-9]+ attempts, [0-9]+ bytes had come): .*$1" \
+	grep -E "layer $layer: (bytes [0-9]+-[0-9]+ from $server: attempt [0-9]+ stopped at [0-9]+|frame at [0-9]+\+$cframe fails with .* after [0-9]+ attempts, [0-9]+ bytes had come): .*($1)" \
 		"$tap_dir/new.log" && return
 	cat "$tap_dir/new.log"
 	return 1
@@ -65,7 +66,7 @@ once()
 	frame=$((frame + 1))
 	log_lines=$(wc -l <"$tap_dir/helper.log")
 	control "fault $1" || return 1
-	check "once: $1: the right bytes" read_right $((frame * 32 + 7)) $timeout
+	check "once: $1: the right bytes" read_right $((frame * 32 + 7))
 	check "once: $1: it did go wrong" used_up
 	[ -z "$2" ] || check "once: $1: logged: $2" logged "$2"
 	control clear
@@ -94,15 +95,16 @@ check "no read has failed so far" test "$(counter b reads_failed)" = 0
 # refused FAULT CAUSE: another attempt could not help, so the error comes at once
 refused()
 {
+	cause=$2
 	frame=$((frame + 1))
 	log_lines=$(wc -l <"$tap_dir/helper.log")
 	control "fault $1" || return 1
-	check "refused: $1: an error at once" read_fails $((frame * 32 + 9)) 2
-	check "refused: $1: logged: $2" logged "$2"
+	check "refused: $1: an error at once" read_fails $((frame * 32 + 9)) 0
+	check "refused: $1: logged: $2" eval 'logged "$cause" &&
+		grep -E "after 1 attempts, 0 bytes had come: .*($cause)" "$tap_dir/new.log"'
 	control clear
-	check "refused: $1: the next read works" read_right $((frame * 32 + 9)) 2
+	check "refused: $1: the next read works" read_right $((frame * 32 + 9))
 }
-[ -z "$slow" ] || SECONDS_AT_ONCE=6
 refused "status code=404" "HTTP status 404"
 refused "status code=403" "HTTP status 403"
 refused "status code=416" "HTTP status 416"
@@ -114,6 +116,7 @@ refused "total" "size"
 always=("status" "status code=503" "unavailable after=100" "whole" "short"
 	"reset" "reset at=1" "stall" "hold" "hold at=1000" "loris" "range" "norange" "empty"
 	"length" "encoding" "corrupt at=70000" "redirect")
+check "patience is over" dmsetup message b 0 fetch_timeout $timeout
 control forget
 log_lines=$(wc -l <"$tap_dir/helper.log")
 bad=$(counter b frames_bad)
@@ -124,14 +127,14 @@ for fault in "${always[@]}"; do
 	(
 		tap_dir=$tap_dir/$frame
 		mkdir "$tap_dir"
-		read_fails $((frame * 32 + 31)) $((timeout + 1)) >"$tap_dir/out" 2>&1
+		read_fails $((frame * 32 + 31)) $timeout >"$tap_dir/out" 2>&1
 		echo $? >"$tap_dir/status"
 	) &
 	pids[frame]=$!
 	frame=$((frame + 1))
 done
 # meanwhile, others are served
-check "meanwhile, a good frame is served" read_right $((30 * 32)) $timeout
+check "meanwhile, a good frame is served" read_right $((30 * 32))
 wait "${pids[@]}"
 frame=40
 for fault in "${always[@]}"; do
@@ -151,22 +154,23 @@ frame=40
 check "afterwards the device works" same b "$faults" iflag=direct
 
 # An object that changes while its device is there: never a mix of both
-fresh b "$server/$url" --fetch-timeout $timeout
-check "before it changed" read_right 1 $timeout
+fresh b "$server/$url" --fetch-timeout $patient
+check "before it changed" read_right 1
 log_lines=$(wc -l <"$tap_dir/helper.log")
 control "etag other"
-check "another object in its place: an error" read_fails 1000 2
+check "another object in its place: an error" read_fails 1000 0
 check "the log says so" logged "HTTP status 412"
-check "what is in memory stays right" read_right 2 1
+check "what is in memory stays right" read_right 2
 control clear
-check "the first object is back" read_right 1000 $timeout
+check "the first object is back" read_right 1000
 
 # No server at all
 kill $server_pid
 wait $server_pid 2>/dev/null
 server_pid=
+dmsetup message b 0 fetch_timeout $timeout
 log_lines=$(wc -l <"$tap_dir/helper.log")
-check "no server: an error within $timeout s" read_fails 1500 $((timeout + 1))
+check "no server: an error within $timeout s" read_fails 1500 $timeout
 check "the log says so" logged "refused|connect"
 echo "# $(counter b reads_failed) reads failed, $(module fill_errors) requests did"
 finish

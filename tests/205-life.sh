@@ -29,7 +29,7 @@ check "which was an event" test "$(dmsetup info -c --noheadings -o events l)" -g
 check "status tells that, too" eval 'lazyframe status l --json |
 	/usr/bin/python3 -c "import json, sys; d = json.load(sys.stdin)
 assert d[\"counters\"][\"reads_fetched\"] == 1, d
-assert d[\"status\"][\"helper\"] == \"attached\", d"'
+assert d[\"helper\"] == \"attached\", d"'
 check "list shows it" eval 'lazyframe list | grep -E "^l +[0-9a-f-]{36} +1.0 MiB"'
 events=$(dmsetup info -c --noheadings -o events l)
 helper_kill
@@ -37,19 +37,19 @@ check "the helper's end is an event" \
 	test "$(dmsetup info -c --noheadings -o events l)" -gt "$events"
 check "what is in memory needs no helper" right l 3
 check "fail at once, by message" eval 'dmsetup message l 0 error_if_no_helper &&
-	says 1 "Input/output error" block l 200'
+	says 1 "error reading" block l 200'
 check "and back: it waits" eval 'dmsetup message l 0 queue_if_no_helper
 	block l 200 >"$tap_dir/block" & reader=$!; until_true waiting_is l 1'
 check "a message ends waiting reads, too" eval 'dmsetup message l 0 error_if_no_helper &&
 	! wait $reader && waiting_is l 0'
 check "attach --error-if-no-helper" fresh l "$nginx/$url" --error-if-no-helper
-check "reads fail" says 1 "Input/output error" block l 200
+check "reads fail" says 1 "error reading" block l 200
 helper_start
 check "and work with a helper" right l 200
 helper_kill
 check "attach --no-helper-timeout 1" fresh l "$nginx/$url" --no-helper-timeout 1
 check "reads fail, a second later" eval 'start=$(date +%s%N)
-	says 1 "Input/output error" block l 200 &&
+	says 1 "error reading" block l 200 &&
 	took=$((($(date +%s%N) - start) / 1000000)) && echo "$took ms" && [ $took -ge 900 ]'
 
 # Detach with misses outstanding
@@ -57,21 +57,21 @@ check "attach" fresh l "$nginx/$url"
 block l 100 >/dev/null 2>"$tap_dir/dd.err" &
 reader=$!
 until_true waiting_is l 1
-check "detach refuses while a reader waits" says 1 "is open in process $reader (dd)" \
+check "detach refuses while a reader waits" says 1 "(dd)" \
 	lazyframe detach l
 check "detach --force ends it" lazyframe detach l --force
-check "the reader got an error" eval '! wait $reader && grep "Input/output error" "$tap_dir/dd.err"'
+check "the reader got an error" eval '! wait $reader && grep "error reading" "$tap_dir/dd.err"'
 check "nothing is left" eval '[ ! -e /dev/mapper/l ] && [ ! -e /var/lib/lazyframe/l.meta ] &&
 	! losetup -n -O BACK-FILE | grep lazyframe'
 server_start
-helper_start
-check "attach by the other server" attach l "$server/$url"
+helper_start --stall-timeout 600
+check "attach by the other server" attach l "$server/$url" --fetch-timeout 3600
 control "fault hold path=/${url%.header}.zstd at=100"
 block l 100 >/dev/null 2>"$tap_dir/dd.err" &
 reader=$!
 until_true used_up
 check "detach --force while the server sends" lazyframe detach l --force
-check "the reader got an error then, too" eval '! wait $reader && grep "Input/output error" "$tap_dir/dd.err"'
+check "the reader got an error then, too" eval '! wait $reader && grep "error reading" "$tap_dir/dd.err"'
 control clear
 check "the same again" attach l "$server/$url"
 check "works" same l "$odd"
@@ -90,11 +90,13 @@ wrong()
 	local words=$1
 
 	shift
-	says 1 "$words" lazyframe attach w "$@" && nothing
+	says 1 "$words" lazyframe attach w "$@" && nothing && return
+	lazyframe detach w
+	return 1
 }
-check "no such object" wrong "$nginx/none.header: " "$nginx/none.header"
+check "no such object" wrong "404" "$nginx/$uuid/none.header"
 check "no such server" wrong "127.0.0.1" "http://127.0.0.1:9/$url"
-check "no such file" wrong "No such file" "file:///nowhere/none.header"
+check "no such file" wrong "No such file" "file:///nowhere/$url"
 check "no URL at all" wrong "none.header" "none.header"
 check "an unknown kind of URL" wrong "ftp" "ftp://127.0.0.1/$url"
 control "fault status count=0"
@@ -107,7 +109,7 @@ put
 rm "$tap_dir/store/${url%.header}.zstd"
 check "a header whose layer is missing" wrong "odd.zstd" "$local_url"
 put
-truncate -s -1 "$tap_dir/store/${url%.header}.zstd"
+truncate -s 50000 "$tap_dir/store/${url%.header}.zstd"
 check "a data object that is cut off" wrong "odd.zstd" "$local_url"
 for at in 0 16 70; do
 	put
@@ -122,16 +124,21 @@ check "an empty header" wrong "odd.header" "$local_url"
 put
 check "the undamaged one attaches" eval 'attach w "$local_url" && same w "$odd"'
 check "a name that is taken" says 1 "there is a device w already" lazyframe attach w "$local_url"
-rm -r "$tap_dir/store/$uuid"
+object=$tap_dir/store/${url%.header}.zstd
+mv "$object" "$tap_dir/away"
 check "an object that is gone later: memory still answers" right w 100
-detach w
-put
-check "attached once more" attach w "$local_url"
-rm "$tap_dir/store/${url%.header}.zstd"
-check "an object that is gone: an error, not zeros" says 1 "Input/output error" block w 3
+mv "$tap_dir/away" "$object"
+check "attached once more" fresh w "$local_url"
+mv "$object" "$tap_dir/away"
+check "an object that is gone: an error, not zeros" says 1 "error reading" block w 3
 check "the helper's log says so" grep -E "layer $uuid: frame at .*: .*No such file" "$tap_dir/helper.log"
-put
-check "it is back: so are the bytes" right w 3
+cp "$tap_dir/away" "$object"
+printf '\\377' | dd of="$object" bs=1 seek=100 conv=notrunc status=none
+check "another one in its place: an error" says 1 "error reading" block w 3
+check "the log tells that it is another" eval 'tail -n 3 "$tap_dir/helper.log" |
+	grep -E "layer $uuid: frame at .*: .*(another|changed|not the)"'
+mv "$tap_dir/away" "$object"
+check "the first one is back: so are the bytes" right w 3
 check "detach" detach w
 
 # By hand

@@ -8,13 +8,13 @@
 faults=$images/image/faults
 url=$(url_of faults-zstd-128K)
 server_start
-check "attach" attach r "$server/$url"
+check "attach" attach r "$server/$url" --fetch-timeout 3600
 control forget "fault hold at=700000"
 # 2 MiB at once, while there is no helper: neighbours, and so one range
 dd if=/dev/mapper/r of="$tap_dir/all" bs=2M count=1 iflag=direct status=none &
 big=$!
 check "a reader of 16 frames waits" until_true waiting_over r 0
-check "the helper comes" helper_start
+check "the helper comes" helper_start --stall-timeout 600
 check "the reader of the first frame is done" eval 'cmp -n 65536 /dev/mapper/r "$faults"'
 check "so is that of the fifth" eval 'cmp \
 	<(dd if=/dev/mapper/r bs=64k count=1 skip=9 iflag=direct status=none) \

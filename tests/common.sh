@@ -101,8 +101,8 @@ module_unload()
 	! grep -q '^lazyframe ' /proc/modules || rmmod lazyframe
 }
 
-# kmemleak_empty: blocks count as leaked only when they are 5 seconds old, and
-# one scan may still see a pointer in a stale register: two scans
+# kmemleak_empty: blocks count as leaked only when they are 5 seconds old and two
+# scans saw them with the same content
 kmemleak_empty()
 {
 	local scan

@@ -16,8 +16,9 @@
  *	read(fd, &head, 8)		clears EPOLLIN until the next post
  *	entries [tail, head)
  *	writev(fill, payload) ...	"have" grows; complete: readers go
- *	close or death			generation + 1, unanswered requests
- *					go to the next helper, from "have" on
+ *	munmap and close, or death	generation + 1; requests that readers
+ *					still wait for go to the next helper,
+ *					from "have" on
  */
 #ifndef _UAPI_LINUX_LAZYFRAME_H
 #define _UAPI_LINUX_LAZYFRAME_H
@@ -58,7 +59,7 @@
  * @layer: identity for LAZYFRAME_IOC_LAYER; never used again for another layer
  * @offset: C offset of the frame in the layer's object, bytes
  * @deadline: CLOCK_MONOTONIC nanoseconds by which the last attempt must have
- *	      ended, 0 for none; the kernel gives up at this time by itself
+ *	      ended, 0 for none; a little later its readers give up by themselves
  * @length: C length of the frame, bytes
  * @have: bytes of it that the kernel holds already; answers start here
  * @tag: names the request in answers; modulo the number of tags it is the
