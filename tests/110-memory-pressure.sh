@@ -60,7 +60,15 @@ def failing(kind, percent):
 
 
 class Stubborn(Server):
-    """Repeats an answer that met a failing copy."""
+    """Repeats what met a failing copy or allocation."""
+
+    def layer(self, request):
+        while True:
+            try:
+                return super().layer(request)
+            except OSError as e:
+                if e.errno not in (errno.EFAULT, errno.ENOMEM):
+                    raise
 
     def answer(self, request):
         data = self.data(request)

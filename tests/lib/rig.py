@@ -435,6 +435,8 @@ class Device:
         if not direct:
             return os.pread(self.fd(False), length, offset)
         buf = mmap.mmap(-1, max(length, 1))
+        # what is not written must not look like zeros
+        buf.write(b"\xa5" * length)
         fd = self.fd()
         done = 0
         with memoryview(buf) as view:
