@@ -35,7 +35,7 @@ def main(image, first, count, *devices):
         thread.start()
     for thread in threads:
         thread.join()
-    sys.exit("\n".join(wrong))
+    sys.exit("\n".join(wrong) or 0)
 
 
 main(*sys.argv[1:])

@@ -42,6 +42,7 @@ until_true()
 		[ $SECONDS -lt $end ] || { echo "never: $*"; return 1; }
 		read -r -t 0.02 -u 6
 	done
+	return 0
 }
 
 # ask PORT METHOD PATH [RANGE [BODY]]: the body of a server's answer on stdout
