@@ -8,16 +8,15 @@
 
 #include "error.h"
 
-int error_set(struct error *e, int err, const char *fmt, ...)
+void error_text(struct error *e, const char *fmt, ...)
 {
 	va_list args;
 
-	if (e) {
-		va_start(args, fmt);
-		vsnprintf(e->text, sizeof(e->text), fmt, args);
-		va_end(args);
-	}
-	return err;
+	if (!e)
+		return;
+	va_start(args, fmt);
+	vsnprintf(e->text, sizeof(e->text), fmt, args);
+	va_end(args);
 }
 
 void error_prefix(struct error *e, const char *fmt, ...)

@@ -7,6 +7,8 @@
 #ifndef LF_ERROR_H
 #define LF_ERROR_H
 
+#include <errno.h>
+
 struct error {
 	char text[1024];
 };
@@ -19,8 +21,18 @@ struct error {
  *
  * Return: @err, so that a caller can `return error_set(...)`.
  */
-int error_set(struct error *e, int err, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+#define error_set(e, err, ...) ({					\
+	int __err = (err);						\
+									\
+	error_text(e, __VA_ARGS__);					\
+	__err < 0 ? __err : -EIO;					\
+})
+
+/**
+ * error_text - set only the text
+ */
+void error_text(struct error *e, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /**
  * error_prefix - put what was being done in front of the text

@@ -522,7 +522,7 @@ void http_free(struct transport *t)
 	struct http *h = (struct http *)t;
 	unsigned int i;
 
-	for (i = 0; i < h->transfers; i++)
+	for (i = 0; h->pool && i < h->transfers; i++)
 		curl_easy_cleanup(h->pool[i].easy);
 	if (h->multi)
 		curl_multi_cleanup(h->multi);

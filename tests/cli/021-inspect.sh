@@ -209,7 +209,7 @@ disagree()
 }
 check "header and seek table disagree" disagree
 
-# Objects as the seed system stores them: no seek table, the header has all.
+# Objects without a seek table: the header has all.
 bare()
 {
 	local a
