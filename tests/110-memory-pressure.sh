@@ -32,8 +32,8 @@ def module_text():
 def failing(kind, percent):
     """Calls of @kind that come from the module fail at random."""
     start, size = module_text()
-    settings = {"probability": percent, "interval": 1, "times": -1,
-                "space": 0, "verbose": 0, "task-filter": "N",
+    settings = {"probability": 0, "verbose": 0, "interval": 1, "times": -1,
+                "space": 0, "task-filter": "N",
                 "require-start": start, "require-end": start + size,
                 "stacktrace-depth": 32}
     if kind != "fail_usercopy":
@@ -52,6 +52,8 @@ def failing(kind, percent):
 
     for name, value in settings.items():
         write(name, value)
+    # last: now that nobody else can be hit
+    write("probability", percent)
     try:
         yield
     finally:
