@@ -191,7 +191,7 @@ for kind in ("failslab", "fail_page_alloc"):
                 2 * MIB, 90112, 1, 0)], 3 * MIB, resume=False, keep=True)
             DM.call(DM.CLEAR, device.name)
             try:
-                with failing(kind, rng.choice((1, 5, 20, 60, 100))):
+                with failing(kind, rng.choice((1, 1, 1, 2, 5, 50))):
                     device.load(device.args)
                     device.resume()
                 device.check(512 * rng.randrange(6000), 8192)
