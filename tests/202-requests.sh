@@ -9,35 +9,26 @@ faults=$images/image/faults
 url=$(url_of faults-zstd-128K)
 layer=/${url%.header}.zstd
 
-# readers COUNT FRAME DEVICE: COUNT processes read random blocks of that frame
-pids=()
+# readers COUNT FRAME DEVICE...: COUNT for each device read blocks of that frame
+reading=()
 readers()
 {
-	local i block
+	local count=$1 frame=$2
 
-	for i in $(seq $1); do
-		block=$(($2 * 32 + (i * 7) % 32))
-		dd if="/dev/mapper/$3" of="$tap_dir/read.$3.$i" bs=4k count=1 \
-			skip=$block iflag=direct status=none &
-		pids+=($!)
-		echo "$block" >"$tap_dir/block.$3.$i"
-	done
+	shift 2
+	"$tests/readers.py" "$faults" $((frame * 32)) $count "${@/#//dev/mapper/}" &
+	reading+=($!)
 }
 
 # readers_right: all have ended well, with the image's bytes
 readers_right()
 {
-	local pid file bad=0
+	local pid bad=0
 
-	for pid in "${pids[@]}"; do
+	for pid in "${reading[@]}"; do
 		wait $pid || bad=1
 	done
-	pids=()
-	for file in "$tap_dir"/read.*; do
-		cmp "$file" <(dd if="$faults" bs=4k count=1 status=none \
-			skip="$(cat "${file/read./block.}")") || bad=1
-	done
-	rm -f "$tap_dir"/read.* "$tap_dir"/block.*
+	reading=()
 	return $bad
 }
 
@@ -70,8 +61,7 @@ check "and one decode for most" test "$(module decodes)" -le $n
 
 helper_kill
 forget
-readers $((n / 2)) 7 p
-readers $((n / 2)) 7 q
+readers $((n / 2)) 7 p q
 check "readers of two devices wait" eval 'until_true waiting_is p $((n / 2)) &&
 	until_true waiting_is q $((n / 2))'
 helper_start --stall-timeout 600
@@ -92,8 +82,7 @@ check "and the second device too" attach q "$server/$url" --fetch-timeout 3600
 control forget "fault hold path=$layer at=1000" >/dev/null
 readers 1 20 p
 check "the first reader's request is at the server" until_true eval '[ -z "$(control faults)" ]'
-readers $((n / 2)) 20 p
-readers $((n / 2)) 20 q
+readers $((n / 2)) 20 p q
 check "more readers wait" eval 'until_true waiting_is p $((n / 2 + 1)) &&
 	until_true waiting_is q $((n / 2))'
 control release

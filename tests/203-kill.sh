@@ -37,7 +37,7 @@ read_on()
 		fio --name=verify --filename=/dev/mapper/k --readonly \
 			--rw=randread --bs=4k --verify=crc32c --verify_fatal=1 \
 			--ioengine=libaio --iodepth=16 --direct=$((round % 2)) \
-			--norandommap --io_size=1M --randseed=$round \
+			--norandommap --io_size=2M --randseed=$round \
 			--aux-path="$tap_dir" --output="$tap_dir/fio.$round" || return 1
 		echo $round >"$tap_dir/rounds"
 	done

@@ -109,7 +109,7 @@ refused "status code=404" "HTTP status 404"
 refused "status code=403" "HTTP status 403"
 refused "status code=416" "HTTP status 416"
 refused "etag" "changed|entity tag|ETag"
-refused "total" "size"
+refused "total" "the object has [0-9]+ bytes, not [0-9]+"
 
 # What never ends well, all at the same time: each on a frame of its own. A part
 # that came makes the next request begin later but end the same.

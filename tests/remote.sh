@@ -28,21 +28,57 @@ case $(uname -r) in
 esac
 modprobe -a loop >/dev/null 2>&1
 
-# until CMD: polls for what has no event; fails after 60 seconds
+# Processes are what costs most in a virtual machine: what is done often is done
+# by the shell itself.
+mkfifo "$tap_dir/never"
+exec 6<>"$tap_dir/never"
+
+# until_true CMD: polls for what has no event; fails after 60 seconds
 until_true()
 {
 	local end=$((SECONDS + ${patience:-60}))
 
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $end ] || { echo "never: $*"; return 1; }
-		sleep 0.02
+		read -r -t 0.02 -u 6
 	done
+	return 0
 }
 
-module() { cat "/sys/class/misc/lazyframe/$1"; }
-disk() { basename "$(readlink -f "/dev/mapper/$1")"; }
-disk_by_name() { echo "dm-$(dmsetup info -c --noheadings -o minor "$1")"; }
-counter() { cat "/sys/block/$(disk_by_name "$1")/lazyframe/$2"; }
+# ask PORT METHOD PATH [RANGE [BODY]]: the body of a server's answer on stdout
+ask()
+{
+	local status= length=0 line body=${5:-}
+
+	exec 7<>"/dev/tcp/127.0.0.1/$1" || return 1
+	printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n' "$2" "$3" >&7
+	[ -z "${4:-}" ] || printf 'Range: bytes=%s\r\n' "$4" >&7
+	printf 'Content-Length: %d\r\n\r\n%s' ${#body} "$body" >&7
+	read -r _ status _ <&7
+	while read -r line <&7 && [ "$line" != $'\r' ]; do
+		line=${line%$'\r'}
+		case ${line,,} in
+		content-length:*) length=${line##* } ;;
+		esac
+	done
+	line=
+	[ "$length" = 0 ] || IFS= read -r -N "$length" line <&7
+	exec 7>&-
+	printf %s "$line"
+	[[ $status = 2* ]]
+}
+
+module() { local n; read -r n <"/sys/class/misc/lazyframe/$1" && echo "$n"; }
+counter()
+{
+	local disk n
+
+	for disk in /sys/block/dm-*; do
+		read -r n <"$disk/dm/name"
+		[ "$n" != "$1" ] || break
+	done
+	[ "$n" = "$1" ] && read -r n <"$disk/lazyframe/$2" && echo "$n"
+}
 helper_is() { [ "$(module helper)" = "$1" ]; }
 waiting_is() { [ "$(counter "$1" waiting)" = "$2" ]; }
 waiting_over() { [ "$(counter "$1" waiting)" -gt "$2" ]; }
@@ -99,7 +135,7 @@ nginx_start()
 	}
 	END
 	/usr/sbin/nginx -p "$dir" -c "$dir/nginx.conf" -e "$dir/error.log" &&
-		until_true curl -fsS -o /dev/null "$nginx/.mark"
+		until_true ask 8080 GET /.mark
 }
 
 nginx_stop()
@@ -120,7 +156,7 @@ forget()
 mark()
 {
 	marks=$((marks + 1))
-	curl -fsS -o /dev/null -r "$marks-$marks" "$nginx/.mark" &&
+	ask 8080 GET /.mark "$marks-$marks" &&
 		until_true grep -q "/.mark bytes=$marks-$marks " "$tap_dir/nginx/access.log"
 }
 
@@ -155,8 +191,10 @@ server_start()
 
 control()
 {
-	curl -sS --fail-with-body --data-binary "$(printf '%s\n' "$@")" \
-		"$server/.control"
+	local commands
+
+	printf -v commands '%s\n' "$@"
+	ask "$port" POST /.control "" "$commands"
 }
 
 # served: what the scripted server answered since "control forget"
