@@ -118,6 +118,7 @@ def _():
     requests = hand.next(8)
     assert len({r.tag for r in requests}) == 8
     assert hand.entries >= 3 * hand.tags
+    assert not hand.entries & (hand.entries - 1)
     now = time.monotonic_ns()
     for r in requests:
         u, c, ub, cb, s = layer.frame_at(r.offset)

@@ -415,6 +415,7 @@ def _():
                                       "no_helper_timeout 1",
                                       "no_helper_timeout 0")))
         rounds += 1
+    threads.pop().join(patience(20))		# the helper's
     Server(layer, other)
     for t in threads:
         t.join(patience(20))

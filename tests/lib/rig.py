@@ -619,10 +619,13 @@ class Server(threading.Thread):
         for at in range(request.have, request.length, step):
             self.helper.fill(request, data[at:at + step], offset=at)
 
+    def take(self):
+        return self.helper.requests(0.05)
+
     def run(self):
         try:
             while not self.stop:
-                batch = self.helper.requests(0.05)
+                batch = self.take()
                 new = [r for r in batch if not r.flags & Request.PROMOTE]
                 self.promotes += [r for r in batch
                                   if r.flags & Request.PROMOTE]
