@@ -11,6 +11,7 @@
  * A queued request waits in two lists: its layer's, by offset, to find
  * neighbours, and its class's, by age, to find who is next.
  */
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -292,6 +293,7 @@ static void dequeue(struct fetch *f, struct request *r)
 /* The end of a request: out of wherever it is, its tag is free. */
 static void drop(struct fetch *f, struct request *r)
 {
+	assert(r->layer);
 	if (r->range)
 		TAILQ_REMOVE(&r->range->requests, r, by_offset);
 	else

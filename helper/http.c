@@ -443,13 +443,12 @@ fail:
 
 static int make_transfer(struct http *h, struct transfer *t, bool verbose)
 {
-	static char identity[] = "Accept-Encoding: identity";
 	CURL *easy = curl_easy_init();
 
 	t->easy = easy;
 	if (!easy)
 		return -1;
-	t->header[0].data = identity;
+	t->header[0].data = (char *)"Accept-Encoding: identity";
 	t->header[1].data = t->if_match;
 #define set(option, value) curl_easy_setopt(easy, CURLOPT_##option, value)
 	if (set(PRIVATE, t) || set(ERRORBUFFER, t->error) ||

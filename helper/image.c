@@ -6,6 +6,7 @@
  */
 #include "image.h"
 
+#include <assert.h>
 #include <linux/lazyframe.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -230,6 +231,7 @@ static int open_layer(struct image_layer *layer, const struct header *header,
 	char text[UUID_TEXT];
 	int err;
 
+	assert(layer);
 	/* A table is what tells a compressed layer from a raw one. */
 	layer->codec = entry && entry->frames ? entry->codec :
 						LAZYFRAME_CODEC_NONE;
@@ -338,6 +340,7 @@ static int make_extents(struct image *image, const struct header *header,
 
 		if (uuid_is_nil(m->uuid))
 			continue;
+		assert(image->layer);	/* collected from these mappings */
 		memcpy(key.uuid, m->uuid, sizeof(key.uuid));
 		layer = bsearch(&key, image->layer, image->layers,
 				sizeof(*layer), compare_layers);

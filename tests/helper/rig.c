@@ -139,7 +139,7 @@ void rig_up(struct rig *rig)
 	int fd;
 
 	memset(rig, 0, sizeof(*rig));
-	log_init(getenv("VERBOSE") != NULL);
+	log_init(!!getenv("VERBOSE"));
 	unsetenv("http_proxy");
 	unsetenv("https_proxy");
 	unsetenv("all_proxy");
@@ -176,7 +176,7 @@ void rig_go(struct rig *rig)
 	struct http_options http = {
 		.connections = rig->options.connections,
 		.cafile = rig->cafile,
-		.verbose = getenv("VERBOSE") != NULL,
+		.verbose = !!getenv("VERBOSE"),
 	};
 	char url[160];
 
@@ -259,7 +259,8 @@ int rig_log(struct rig *rig, struct rig_line *line, int max)
 			    &line[n].sent, &line[n].connection,
 			    &line[n].start) == 5, p);
 		line[n].status = atoi(status);
-		line[n].first = line[n].last = -1;
+		line[n].first = -1;
+		line[n].last = -1;
 		sscanf(where, "%lld-%lld", &line[n].first, &line[n].last);
 		n++;
 	}
