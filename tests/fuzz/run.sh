@@ -13,7 +13,7 @@ limit=-max_total_time=${FUZZ_SECONDS:-20}
 fuzz()
 {
 	mkdir -p "$out/found/$1" &&
-	"$out/fuzz_$1" "$limit" -max_len=8192 -timeout=60 -rss_limit_mb=2048 \
+	"$out/fuzz_$1" "$limit" -seed=1 -max_len=8192 -timeout=60 -rss_limit_mb=2048 \
 		-artifact_prefix="$out/$1-" -print_final_stats=1 \
 		"$out/found/$1" "$out/corpus/$1"
 }
