@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 #	make			lazyframe.ko for KREL, helper/lazyframe, helper/lazyframed
-#	make check, check-long	every test; see README.md
+#	make check		every test; see README.md
 #	make demo		a root file system, served lazily in a VM
 #	make install		programs, man pages and unit file, below DESTDIR and PREFIX
 #	make dkms		the module, by DKMS: now for KREL, later for new kernels
