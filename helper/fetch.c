@@ -51,6 +51,7 @@ struct request {
 	u16 fruitless;			/* attempts since a byte last came */
 	u16 broke;			/* transfers that broke at this frame */
 	bool prefetch;
+	char why[WHY_BYTES];		/* its last failure, or "" */
 };
 
 struct layer {
@@ -61,7 +62,6 @@ struct layer {
 	u64 size;			/* 0: not known yet */
 	unsigned int open;		/* requests */
 	char name[37];
-	char why[WHY_BYTES];		/* the last failure */
 };
 
 /* What a limit on connections is about. */
@@ -238,7 +238,6 @@ static int get_layer(struct fetch *f, u64 id, struct layer **layer)
 	if (!l->origin)
 		return -ENOMEM;
 	l->size = l->info.csize;
-	snprintf(l->why, sizeof(l->why), "no attempt was made");
 found:
 	TAILQ_REMOVE(&f->lru, l, lru);
 	TAILQ_INSERT_HEAD(&f->lru, l, lru);
@@ -324,7 +323,8 @@ static void fail(struct fetch *f, struct request *r, int err)
 
 	log_warn("layer %s: frame at %llu+%u fails with \"%s\" after %u attempts, %u bytes had come: %s",
 		 r->layer->name, (unsigned long long)r->offset, r->length,
-		 strerror(-err), r->attempts, have, r->layer->why);
+		 strerror(-err), r->attempts, have,
+		 *r->why ? r->why : "no attempt was made");
 	drop(f, r);
 	f->stats.failed++;
 	say(f, tag, have, err);
@@ -793,7 +793,8 @@ static u64 backoff(struct fetch *f, const struct range *range, u64 after_ns)
 }
 
 /* What is left of a broken range goes back to the queue. */
-static void requeue(struct fetch *f, struct range *range, u64 after_ns)
+static void requeue(struct fetch *f, struct range *range, const char *why,
+		    u64 after_ns)
 {
 	u64 now = now_ns(), delay = backoff(f, range, after_ns), soonest = delay;
 	struct request *r = TAILQ_FIRST(&range->requests);
@@ -823,23 +824,23 @@ static void requeue(struct fetch *f, struct range *range, u64 after_ns)
 		 range->layer->name, (unsigned long long)range->first,
 		 (unsigned long long)range->last, range->layer->origin->name,
 		 range->attempt, (unsigned long long)range->pos,
-		 range->layer->why, (unsigned long long)soonest / NSEC_PER_MSEC);
+		 why, (unsigned long long)soonest / NSEC_PER_MSEC);
 }
 
 void fetch_done(struct range *range, int err, const char *why, u64 after_ns)
 {
 	struct fetch *f = range->fetch;
-	char *last = range->layer->why;
+	char last[WHY_BYTES];
 	struct request *r;
 
-	if (!TAILQ_EMPTY(&range->requests) && !f->over) {
-		if (err)
-			snprintf(last, WHY_BYTES, "%s", why);
-		else
-			snprintf(last, WHY_BYTES, "%llu of %llu bytes came",
-				 (unsigned long long)(range->pos - range->first),
-				 (unsigned long long)(range->last + 1 - range->first));
-	}
+	if (err)
+		snprintf(last, sizeof(last), "%s", why);
+	else
+		snprintf(last, sizeof(last), "%llu of %llu bytes came",
+			 (unsigned long long)(range->pos - range->first),
+			 (unsigned long long)(range->last + 1 - range->first));
+	TAILQ_FOREACH(r, &range->requests, by_offset)
+		memcpy(r->why, last, sizeof(last));
 	switch (err) {
 	case -ENOENT:
 	case -EACCES:
@@ -851,7 +852,7 @@ void fetch_done(struct range *range, int err, const char *why, u64 after_ns)
 		break;
 	default:
 		if (!TAILQ_EMPTY(&range->requests))
-			requeue(f, range, after_ns);
+			requeue(f, range, last, after_ns);
 	}
 	end_range(range);
 }
