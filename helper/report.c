@@ -65,7 +65,7 @@ static void read_counters(const char *path, struct report_counters *counters)
 		if (d->d_name[0] == '.' || strlen(d->d_name) >= sizeof(c->name) ||
 		    !read_number(path, d->d_name, &c->value))
 			continue;
-		snprintf(c->name, sizeof(c->name), "%s", d->d_name);
+		memcpy(c->name, d->d_name, strlen(d->d_name) + 1);
 		counters->count++;
 		c++;
 	}
