@@ -85,6 +85,7 @@ static struct {
 	struct slot slot[LF_TAGS];
 	unsigned int slots_used;
 	unsigned int sent;		/* slots that have a frame */
+	unsigned int batches;		/* windows being put on @prefetch */
 	unsigned int next_slot;
 	unsigned int count;		/* hashed frames */
 	u64 serial;
@@ -509,6 +510,9 @@ static struct lf_frame *__next_wanted(void)
 		return NULL;
 	if (!list_empty(&frames.demand))
 		return list_first_entry(&frames.demand, struct lf_frame, node);
+	/* A window goes as a whole, or it would not travel as one range. */
+	if (frames.batches)
+		return NULL;
 	return list_first_entry_or_null(&frames.prefetch, struct lf_frame,
 					node);
 }
@@ -717,6 +721,16 @@ static struct lf_frame *find_or_insert(struct lf_device *dev,
 	return frame;
 }
 
+/* Posting leaves @frames.prefetch alone while a batch is being put on it. */
+static void batch(int n)
+{
+	if (!n)
+		return;
+	spin_lock(&frames.lock);
+	frames.batches += n;
+	spin_unlock(&frames.lock);
+}
+
 void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 		    u64 from, u64 to, bool prefetch)
 {
@@ -724,16 +738,18 @@ void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 	struct lf_frame *frame;
 	struct lf_frame_pos pos;
 
+	batch(prefetch);
 	/* Without a helper nobody would ever take them off the want lists. */
 	while (from < to && room-- && lf_helper_attached()) {
 		if (lf_table_find(&table->table, from, &pos))
-			return;
+			break;
 		frame = find_or_insert(dev, table->layer, &pos, prefetch);
 		if (!frame)
-			return;
+			break;
 		lf_frame_put(frame);
 		from = pos.ustart + pos.ubytes;
 	}
+	batch(-prefetch);
 }
 
 static bool is_ready(const struct lf_frame *frame)
