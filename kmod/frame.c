@@ -583,7 +583,10 @@ static void __free_slot(struct slot *slot)
 	frames.slots_used--;
 }
 
-/* A reader waits for what was only read ahead. */
+/*
+ * A reader waits for what was only read ahead. lf_frames_post() must follow: to
+ * show this entry now could show a part of a batch that is being posted.
+ */
 static void __promote(struct lf_frame *frame)
 {
 	lockdep_assert_held(&frames.lock);
@@ -595,7 +598,6 @@ static void __promote(struct lf_frame *frame)
 		list_move_tail(&frame->node, &frames.demand);
 	} else if (frame->state == LF_FRAME_SENT) {
 		__post(frame, LAZYFRAME_REQ_PROMOTE);
-		lf_ring_publish(frames.session);
 	}
 }
 
