@@ -594,11 +594,10 @@ static void __promote(struct lf_frame *frame)
 		return;
 	frame->prefetch = false;
 	frame->since = jiffies;
-	if (frame->state == LF_FRAME_WANTED) {
+	if (frame->state == LF_FRAME_WANTED)
 		list_move_tail(&frame->node, &frames.demand);
-	} else if (frame->state == LF_FRAME_SENT) {
+	else if (frame->state == LF_FRAME_SENT)
 		__post(frame, LAZYFRAME_REQ_PROMOTE);
-	}
 }
 
 /*
