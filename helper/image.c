@@ -189,6 +189,8 @@ static int open_compressed(struct image_layer *layer,
 	u32 i;
 	int err;
 
+	/* Only an entry with a table makes a layer a compressed one. */
+	assert(entry && entry->frames);
 	err = read_table(layer, &layer->frame, &layer->frames, &ubytes, e);
 	if (!err) {
 		layer->sums = table_has_sums(layer);
