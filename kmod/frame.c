@@ -37,10 +37,8 @@
  */
 #include <linux/hash.h>
 #include <linux/jiffies.h>
-#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
 #include <linux/nospec.h>
 #include <linux/rculist.h>
 #include <linux/sched/mm.h>
