@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -46,12 +47,31 @@ int state_each_meta(const char *name, unsigned int index,
 	return 0;
 }
 
-int state_meta_path(const char *name, char path[STATE_PATH], struct error *e)
+int path_absolute(const char *path, char **out, struct error *e)
+{
+	char *dir;
+
+	*out = NULL;
+	if (*path == '/') {
+		*out = strdup(path);
+	} else {
+		dir = getcwd(NULL, 0);
+		if (dir && asprintf(out, "%s/%s", dir, path) < 0)
+			*out = NULL;
+		free(dir);
+	}
+	return *out ? 0 : error_set(e, -ENOMEM, "%s: no memory for its path",
+				    path);
+}
+
+int state_meta_path(const char *name, bool keep, char path[STATE_PATH],
+		    struct error *e)
 {
 	unsigned int i;
 	int err = 0;
 
-	for (i = 0; !state_each_meta(name, i, path); i++) {
+	for (i = 0; i < (keep ? 1 : ARRAY_SIZE(dirs)) &&
+		    !state_each_meta(name, i, path); i++) {
 		err = make_dir(dirs[i]);
 		/* A file system that is mounted read-only refuses even root. */
 		if (!err && access(dirs[i], W_OK | X_OK))
@@ -59,6 +79,10 @@ int state_meta_path(const char *name, char path[STATE_PATH], struct error *e)
 		if (!err)
 			return 0;
 	}
+	if (keep)
+		return error_set(e, err,
+				 "%s cannot be written: %s; give --meta a place that survives a reboot",
+				 STATE_DIR, strerror(-err));
 	return error_set(e, err, "neither %s nor %s can be written: %s",
 			 STATE_DIR, STATE_RUN_DIR, strerror(-err));
 }
