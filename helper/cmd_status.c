@@ -48,6 +48,7 @@ static void rates(const struct report *r)
 	u64 fetched = report_counter(&r->module, "fill_bytes");
 
 	share("from the overlay", field[DEVICE_READS_OVERLAY], reads);
+	share("from the sealed overlay", field[DEVICE_READS_ORIGIN], reads);
 	share("reads of zeros", field[DEVICE_READS_ZERO], reads);
 	share("from memory", field[DEVICE_READS_MEMORY], reads);
 	share("fetched", field[DEVICE_READS_FETCHED], reads);

@@ -41,6 +41,7 @@ const char *const device_field_name[DEVICE_FIELDS] = {
 	[DEVICE_COPY_UPS] = "copy_ups",
 	[DEVICE_COMMITS] = "commits",
 	[DEVICE_READS_OVERLAY] = "reads_overlay",
+	[DEVICE_READS_ORIGIN] = "reads_origin",
 };
 
 /* The first thing that libdevmapper complained about; it prints no more. */

@@ -187,6 +187,52 @@ void pair_unmake(const char *meta, const char *cow,
 		unlink(cow);
 }
 
+/* @off: of the blocks that say what it is */
+static int discard_one(const char *path, u64 off, u64 len, struct error *e)
+{
+	struct devfile file;
+	int err;
+
+	err = devfile_open(path, DEVFILE_WRITE, &file, e);
+	if (!err && file.is_file && unlink(path))
+		err = error_set(e, -errno, "%s: %s", path, strerror(errno));
+	if (!err && !file.is_file) {
+		err = io_zero(file.fd, off, len);
+		if (!err && fsync(file.fd))
+			err = -errno;
+		if (err)
+			error_set(e, err, "%s: %s", path, strerror(-err));
+	}
+	devfile_close(&file);
+	return err;
+}
+
+int pair_discard(const char *meta, const char *cow, struct error *e)
+{
+	struct devfile file;
+	struct lf_super super = {};
+	struct lf_tree tree;
+	const char *why;
+	int err;
+
+	err = devfile_open(meta, DEVFILE_READ, &file, e);
+	if (!err) {
+		err = meta_read_super(file.fd, file.bytes, &super, &why);
+		if (!err)
+			err = lf_tree_shape(super.image_bytes, &tree, &why);
+		if (err)
+			error_set(e, err, "%s: %s", meta,
+				  err == -EINVAL ? why : strerror(-err));
+	}
+	devfile_close(&file);
+	if (!err)
+		err = discard_one(cow, tree.blocks * LF_META_BLOCK,
+				  LF_COW_COPIES * LF_META_BLOCK, e);
+	if (!err)
+		err = discard_one(meta, 0, LF_SUPER_SLOTS * LF_META_BLOCK, e);
+	return err;
+}
+
 char *pair_sealed_path(const char *path, const u8 uuid[16])
 {
 	char text[UUID_TEXT], *sealed;

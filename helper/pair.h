@@ -73,6 +73,13 @@ void pair_unmake(const char *meta, const char *cow,
 		 const struct pair_made *made);
 
 /**
+ * pair_discard - let an overlay that nobody uses be gone
+ *
+ * Files are removed; of block devices, superblock and identity are wiped.
+ */
+int pair_discard(const char *meta, const char *cow, struct error *e);
+
+/**
  * pair_sealed_path - where a sealed overlay's file goes when a new one takes
  * its name
  * @path: its own
