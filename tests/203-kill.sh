@@ -3,11 +3,9 @@
 # kill -9 of the helper, again and again at any moment, while fio reads and
 # verifies an image that knows its own content, and something starts a new
 # helper each time: no error, no wrong byte, no reader that waits for ever.
-# KILLS: how often (20).
 . "$(dirname "$0")/remote.sh"
 
-kills=${KILLS:-20}
-[ -z "$slow" ] || kills=6
+kills=$KILLS
 image=$images/image/fio
 url=$(url_of fio-zstd-128K)
 
