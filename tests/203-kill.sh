@@ -94,7 +94,7 @@ check "the reader goes on with the last one" eval 'until_true session_over $kill
 	until_true requests_over $(($(module requests) + 50))'
 touch "$tap_dir/stop"
 check "fio saw no error and no wrong byte" wait $fio
-echo "# $kills kills, $met with reads waiting; $(cat "$tap_dir/rounds") rounds of fio," \
+echo "# result: $kills kills, $met with reads waiting; $(cat "$tap_dir/rounds") rounds of fio," \
 	"$(module requests) requests, $(module sessions) sessions, $(module evictions) evictions"
 check "most kills met waiting reads" test $met -ge $((kills / 2))
 check "frames were evicted in between" test "$(module evictions)" -gt $kills
