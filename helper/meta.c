@@ -54,7 +54,7 @@ static u64 layer_runs(const struct image_layer *layer)
 static void plan_layout(struct plan *plan, const struct image *image)
 {
 	u64 runs = 0, frames = 0, strings = 0;
-	u64 block = 1;
+	u64 block = LF_SUPER_SLOTS;
 	u32 i;
 
 	for (i = 0; i < image->layers; i++) {
@@ -71,6 +71,7 @@ static void plan_layout(struct plan *plan, const struct image *image)
 	plan->bytes[LF_REGION_RUNS] = runs * sizeof(struct lf_disk_run);
 	plan->bytes[LF_REGION_FRAMES] = frames * sizeof(struct lf_disk_frame);
 	plan->bytes[LF_REGION_STRINGS] = strings;
+	plan->bytes[LF_REGION_OVERLAY] = 0;
 
 	for (i = 0; i < LF_REGIONS; i++) {
 		plan->start[i] = block;
@@ -246,7 +247,8 @@ static int check_plan(const struct plan *plan, const struct image *image,
 	int err;
 	u32 i;
 
-	err = lf_super_check(disk, plan->blocks * LF_META_BLOCK, &super, &why);
+	err = lf_super_check(disk, 0, plan->blocks * LF_META_BLOCK, &super,
+			     &why);
 	if (err)
 		return error_set(e, err, "the image cannot be attached: %s",
 				 why);
@@ -306,11 +308,14 @@ failed:
 			 (unsigned long long)off, strerror(-err));
 }
 
+/* The first slot; the second is wiped. */
 static int write_super(int fd, const void *block, struct error *e)
 {
+	u8 slots[LF_SUPER_SLOTS * LF_META_BLOCK] = {};
 	int err;
 
-	err = io_pwrite(fd, block, LF_META_BLOCK, 0);
+	memcpy(slots, block, LF_META_BLOCK);
+	err = io_pwrite(fd, slots, sizeof(slots), 0);
 	if (err)
 		return error_set(e, err, "writing the superblock: %s",
 				 strerror(-err));
@@ -377,8 +382,8 @@ out:
 int meta_read_super(int fd, u64 dev_bytes, struct lf_super *super,
 		    const char **why)
 {
-	static const u8 zeros[LF_META_BLOCK];
-	u8 block[LF_META_BLOCK] = {};
+	static const u8 zeros[LF_SUPER_SLOTS * LF_META_BLOCK];
+	u8 block[LF_SUPER_SLOTS * LF_META_BLOCK] = {};
 	size_t len = sizeof(block);
 	int err;
 
@@ -389,9 +394,11 @@ int meta_read_super(int fd, u64 dev_bytes, struct lf_super *super,
 		return err;
 	if (!memcmp(block, zeros, sizeof(block)))
 		return -ENODATA;
-	if (memcmp(block, LF_META_MAGIC, strlen(LF_META_MAGIC)) != 0) {
+	if (memcmp(block, LF_META_MAGIC, strlen(LF_META_MAGIC)) != 0 &&
+	    memcmp(block + LF_META_BLOCK, LF_META_MAGIC,
+		   strlen(LF_META_MAGIC)) != 0) {
 		*why = "it holds something else";
 		return -EMEDIUMTYPE;
 	}
-	return lf_super_check(block, dev_bytes, super, why);
+	return lf_super_pick(block, dev_bytes, super, why);
 }

@@ -6,7 +6,7 @@
  * more than fail: everything in it is taken for hostile, checksums or not.
  * Four checks, each over what the one before it made safe:
  *
- *	lf_super_check()	block 0; where the regions are, how many entries
+ *	lf_super_check()	a superblock; where the regions are, how many entries
  *				each has. After it, an index below super->layers
  *				(extents, ...) is inside the device.
  *	lf_layer_check()	one layer; its slices of RUNS, FRAMES, STRINGS.
@@ -23,7 +23,7 @@
  */
 #include <linux/lazyframe.h>
 
-#include "disk.h"
+#include "overlay_disk.h"
 
 #define LF_EXTENT_ALIGN	512
 
@@ -66,6 +66,11 @@ static const struct {
 		1, LF_MAX_STRINGS,
 		"the string region holds part of an entry", "too many strings",
 	},
+	[LF_REGION_OVERLAY] = {
+		LF_META_BLOCK,
+		LF_ROOT_BLOCKS + 2 * LF_ROOT_INDEXES * (1 + LF_INDEX_LEAVES),
+		"the overlay region holds part of a block", "the overlay is too big",
+	},
 };
 
 static u64 region_blocks(u64 bytes)
@@ -89,7 +94,7 @@ static int region_check(const struct lf_disk_region *disk, unsigned int r,
 		return bad(why, region_rule[r].count);
 	if (start > super->blocks || blocks > super->blocks - start)
 		return bad(why, "a region ends behind the device");
-	if (bytes && !start)
+	if (bytes && start < LF_SUPER_SLOTS)
 		return bad(why, "a region overlaps the superblock");
 
 	for (i = 0; i < r; i++) {
@@ -107,8 +112,30 @@ static int region_check(const struct lf_disk_region *disk, unsigned int r,
 	return 0;
 }
 
-int lf_super_check(const void *block, u64 dev_bytes, struct lf_super *super,
-		   const char **why)
+/* An overlay's tree has the image's shape. */
+static int overlay_check(const struct lf_super *super, const char **why)
+{
+	u64 bytes = super->region[LF_REGION_OVERLAY].bytes;
+	struct lf_tree tree;
+	int err;
+
+	if (!bytes)
+		return 0;
+	err = lf_tree_shape(super->image_bytes, &tree, why);
+	if (!err && bytes != lf_tree_bytes(&tree))
+		err = bad(why, "the overlay does not have the image's size");
+	return err;
+}
+
+bool lf_super_has_origin(const struct lf_super *super)
+{
+	static const u8 nil[16];
+
+	return memcmp(super->origin, nil, sizeof(nil));
+}
+
+int lf_super_check(const void *block, u32 slot, u64 dev_bytes,
+		   struct lf_super *super, const char **why)
 {
 	const struct lf_disk_super *disk = block;
 	u32 count[LF_REGIONS];
@@ -128,10 +155,14 @@ int lf_super_check(const void *block, u64 dev_bytes, struct lf_super *super,
 		return bad(why, "the meta device has unknown features");
 	if (le32_to_cpu(disk->regions) != LF_REGIONS || disk->reserved)
 		return bad(why, "the meta device has unknown regions");
+	if (le64_to_cpu(disk->sequence) % LF_SUPER_SLOTS != slot)
+		return bad(why, "the superblock is not where it belongs");
 
 	memset(super, 0, sizeof(*super));
 	memcpy(super->uuid, disk->uuid, sizeof(super->uuid));
 	memcpy(super->base_uuid, disk->base_uuid, sizeof(super->base_uuid));
+	memcpy(super->origin, disk->origin, sizeof(super->origin));
+	super->sequence = le64_to_cpu(disk->sequence);
 	super->generation = le64_to_cpu(disk->generation);
 
 	super->image_bytes = le64_to_cpu(disk->image_bytes);
@@ -156,6 +187,22 @@ int lf_super_check(const void *block, u64 dev_bytes, struct lf_super *super,
 	super->extents = count[LF_REGION_EXTENTS];
 	super->runs = count[LF_REGION_RUNS];
 	super->frames = count[LF_REGION_FRAMES];
+	return overlay_check(super, why);
+}
+
+int lf_super_pick(const void *slots, u64 dev_bytes, struct lf_super *super,
+		  const char **why)
+{
+	struct lf_super other;
+	const char *reason;
+	int err;
+
+	err = lf_super_check(slots, 0, dev_bytes, super, why);
+	if (lf_super_check(slots + LF_META_BLOCK, 1, dev_bytes, &other,
+			   &reason))
+		return err;
+	if (err || other.sequence > super->sequence)
+		*super = other;
 	return 0;
 }
 

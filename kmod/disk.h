@@ -2,10 +2,12 @@
 /*
  * The meta device: layout, and the pure code that checks and searches it.
  *
- * The device is an array of 4 KiB blocks. Block 0 is the superblock; it names
- * regions, each a byte array that starts on a block of its own and carries an
- * XXH64. All numbers are little-endian; offsets and sizes are bytes unless
- * a field says blocks.
+ * The device is an array of 4 KiB blocks. Blocks 0 and 1 are two slots for the
+ * superblock: the one with the higher sequence number counts, so that another
+ * image can take the place of the first in one step, below a live overlay. It
+ * names regions, each a byte array that starts on a block of its own and, but
+ * for OVERLAY, carries an XXH64. All numbers are little-endian; offsets and sizes
+ * are bytes unless a field says blocks.
  *
  *	LAYERS	struct lf_disk_layer[]	the layers, any order
  *	EXTENTS	struct lf_disk_extent[]	image space -> U space of a layer,
@@ -13,6 +15,7 @@
  *	RUNS	struct lf_disk_run[]	all layers' runs, one layer after another
  *	FRAMES	struct lf_disk_frame[]	all layers' frames, likewise
  *	STRINGS	bytes			locators and validators, no NULs
+ *	OVERLAY	see overlay_disk.h	empty where the device has no COW device
  *
  * A frame table is stored as runs: up to LF_RUN_FRAMES frames that have the
  * same U size and lie back to back in both spaces. A gap, a short last frame
@@ -27,6 +30,7 @@
 #define LF_META_MAGIC		"LZYFRAME"
 #define LF_META_VERSION		1
 #define LF_META_BLOCK		4096
+#define LF_SUPER_SLOTS		2
 
 #define LF_RUN_FRAMES		32
 #define LF_MAX_LAYERS		65535U
@@ -42,6 +46,7 @@ enum lf_region {
 	LF_REGION_RUNS,
 	LF_REGION_FRAMES,
 	LF_REGION_STRINGS,
+	LF_REGION_OVERLAY,
 	LF_REGIONS,
 	LF_MAX_REGIONS = 32,
 };
@@ -66,7 +71,9 @@ struct lf_disk_super {
 	__le32 regions;			/* LF_REGIONS */
 	__le32 reserved;
 	struct lf_disk_region region[LF_MAX_REGIONS];
-	__u8 zero[4096 - 88 - LF_MAX_REGIONS * 24 - 8];
+	__le64 sequence;		/* its slot is the lowest bit */
+	__u8 origin[16];		/* the sealed overlay below, in the image's place */
+	__u8 zero[4096 - 88 - LF_MAX_REGIONS * 24 - 24 - 8];
 	__le64 sum;			/* XXH64 of the block's first 4088 bytes */
 };
 
@@ -121,6 +128,8 @@ struct lf_disk_frame {
 struct lf_super {
 	u8 uuid[16];
 	u8 base_uuid[16];
+	u8 origin[16];
+	u64 sequence;
 	u64 generation;
 	u64 image_bytes;
 	u64 blocks;
@@ -171,14 +180,27 @@ struct lf_frame_pos {
  */
 
 /**
- * lf_super_check - check block 0 and decode it
+ * lf_super_check - check one slot and decode it
  * @block: LF_META_BLOCK bytes
+ * @slot: which
  * @dev_bytes: size of the meta device
  * @super: out
  * @why: out, the reason for -EINVAL
  */
-int lf_super_check(const void *block, u64 dev_bytes, struct lf_super *super,
-		   const char **why);
+int lf_super_check(const void *block, u32 slot, u64 dev_bytes,
+		   struct lf_super *super, const char **why);
+
+/**
+ * lf_super_pick - check both slots and decode the one that counts
+ * @slots: LF_SUPER_SLOTS blocks
+ *
+ * A slot that was never written, or was not written completely, does not count.
+ */
+int lf_super_pick(const void *slots, u64 dev_bytes, struct lf_super *super,
+		  const char **why);
+
+/* Is there a sealed overlay below? */
+bool lf_super_has_origin(const struct lf_super *super);
 
 /**
  * lf_layer_check - check one entry of LAYERS against the superblock

@@ -40,6 +40,28 @@ static int read_blocks(struct dm_bufio_client *bufio, u64 start, void *to,
 	return 0;
 }
 
+static int read_super(struct dm_bufio_client *bufio, u64 dev_bytes,
+		      struct lf_super *super, const char **why)
+{
+	u64 bytes = LF_SUPER_SLOTS * LF_META_BLOCK;
+	void *slots;
+	int err;
+
+	*why = "not a lazyframe meta device: it is too small";
+	if (dev_bytes < bytes)
+		return -EINVAL;
+	*why = "Cannot allocate memory for the superblock";
+	slots = kmalloc(bytes, GFP_KERNEL);
+	if (!slots)
+		return -ENOMEM;
+	*why = "Cannot read the meta device";
+	err = read_blocks(bufio, 0, slots, bytes);
+	if (!err)
+		err = lf_super_pick(slots, dev_bytes, super, why);
+	kfree(slots);
+	return err;
+}
+
 static void *read_region(struct dm_bufio_client *bufio,
 			 const struct lf_super *super, enum lf_region region,
 			 const char **why)
@@ -145,21 +167,14 @@ static int load(struct dm_bufio_client *bufio, u64 dev_bytes,
 	void *region[LF_REGIONS] = {};
 	struct used used = {};
 	struct lf_super *super = &image->super;
-	struct dm_buffer *buffer;
-	void *block;
 	int err, i;
 	u32 layer;
 
-	*why = "Cannot read the meta device";
-	block = dm_bufio_read(bufio, 0, &buffer);
-	if (IS_ERR(block))
-		return PTR_ERR(block);
-	err = lf_super_check(block, dev_bytes, super, why);
-	dm_bufio_release(buffer);
+	err = read_super(bufio, dev_bytes, super, why);
 	if (err)
 		return err;
 
-	for (i = 0; i < LF_REGIONS; i++) {
+	for (i = 0; i < LF_REGION_OVERLAY; i++) {
 		region[i] = read_region(bufio, super, i, why);
 		if (IS_ERR(region[i])) {
 			err = PTR_ERR(region[i]);

@@ -174,7 +174,7 @@ def _():
     again = bytearray(b)
     reseal(again)
     assert again == b
-    assert struct.unpack_from("<I", b, 80)[0] == 5, b[72:96].hex()
+    assert struct.unpack_from("<I", b, 80)[0] == 6, b[72:96].hex()
 
 
 @test("any flipped byte that is not padding is noticed")
@@ -248,6 +248,9 @@ STRUCTURE = {
     "no regions": sup(80, U32, 0),
     "too many regions": sup(80, U32, 1000),
     "region begins at the superblock": sup(88, U64, 0),
+    "region begins at the other superblock": sup(88, U64, 1),
+    "superblock in the wrong slot": sup(88 + 32 * 24, U64, 1),
+    "overlay of a wrong size": sup(88 + 5 * 24 + 8, U64, 4096),
     "region begins behind the device": sup(88 + 24, U64, 1 << 30),
     "region start overflows": sup(88 + 48, U64, BIG),
     "region of too many bytes": sup(88 + 8, U64, 1 << 40),

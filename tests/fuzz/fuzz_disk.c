@@ -22,7 +22,7 @@ static void check_super(struct input *in, struct lf_super *super)
 	disk->sum = cpu_to_le64(xxh64(disk, offsetof(struct lf_disk_super, sum),
 				      0));
 	memset(super, 0, sizeof(*super));
-	if (!lf_super_check(disk, dev_bytes, super, &why)) {
+	if (!lf_super_check(disk, 0, dev_bytes, super, &why)) {
 		MUST(super->blocks <= dev_bytes / LF_META_BLOCK);
 		MUST(super->image_bytes && super->image_bytes <= LF_MAX_IMAGE);
 		MUST(super->layers <= LF_MAX_LAYERS);
@@ -34,7 +34,7 @@ static void check_super(struct input *in, struct lf_super *super)
 
 			if (a == a_end)
 				continue;
-			MUST(a >= LF_META_BLOCK && a_end <= dev_bytes);
+			MUST(a >= LF_SUPER_SLOTS * LF_META_BLOCK && a_end <= dev_bytes);
 			for (j = 0; j < i; j++) {
 				u64 b = super->region[j].start * LF_META_BLOCK;
 				u64 b_end = b + super->region[j].bytes;

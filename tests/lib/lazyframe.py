@@ -139,7 +139,7 @@ def meta(path, layers, extents, size, uuid=None, generation=1, patch=None):
             len(layer.validator), 0))
     ext = [struct.pack("<QQQII", s, l, st, i, 0) for s, l, i, st in extents]
     regions = [b"".join(p) for p in (disk_layers, ext, runs, frames)] + [strings]
-    table, body, block = b"", b"", 1
+    table, body, block = b"", b"", 2
     for data in regions:
         table += struct.pack("<QQQ", block, len(data), xxh64(data))
         padded = data + bytes(-len(data) % BLOCK)
@@ -147,10 +147,10 @@ def meta(path, layers, extents, size, uuid=None, generation=1, patch=None):
         block += len(padded) // BLOCK
     sup = struct.pack("<8sIIQ16s16sQQQII", b"LZYFRAME", 1, BLOCK, 0,
                       uuid or os.urandom(16), bytes(16), generation, size,
-                      block, len(regions), 0)
+                      block, len(regions) + 1, 0)
     sup = (sup + table).ljust(BLOCK - 8, b"\0")
     sup += struct.pack("<Q", xxh64(sup))
-    blob = bytearray(sup + body)
+    blob = bytearray(sup + bytes(BLOCK) + body)
     if patch:
         patch(blob)
     if os.path.exists(path) and not os.path.isfile(path):

@@ -22,10 +22,10 @@ static void make_super(struct lf_disk_super *s)
 	memset(s->base_uuid, 0x22, sizeof(s->base_uuid));
 	s->generation = cpu_to_le64(7);
 	s->image_bytes = cpu_to_le64(1000001);
-	s->blocks = cpu_to_le64(1 + LF_REGIONS);
+	s->blocks = cpu_to_le64(2 + LF_REGIONS);
 	s->regions = cpu_to_le32(LF_REGIONS);
 	for (r = 0; r < LF_REGIONS; r++) {
-		s->region[r].start = cpu_to_le64(1 + r);
+		s->region[r].start = cpu_to_le64(2 + r);
 		s->region[r].sum = cpu_to_le64(100 + r);
 	}
 	s->region[LF_REGION_LAYERS].bytes =
@@ -44,7 +44,7 @@ static void seal(struct lf_disk_super *s)
 	s->sum = cpu_to_le64(xxh64(s, offsetof(struct lf_disk_super, sum), 0));
 }
 
-#define DEV_BYTES	((1 + LF_REGIONS) * (u64)LF_META_BLOCK)
+#define DEV_BYTES	((2 + LF_REGIONS) * (u64)LF_META_BLOCK)
 
 static const char *super_why(struct lf_disk_super *s, u64 dev_bytes)
 {
@@ -52,7 +52,7 @@ static const char *super_why(struct lf_disk_super *s, u64 dev_bytes)
 	struct lf_super super;
 
 	seal(s);
-	return lf_super_check(s, dev_bytes, &super, &why) ? why : NULL;
+	return lf_super_check(s, 0, dev_bytes, &super, &why) ? why : NULL;
 }
 
 TEST(super_valid_is_decoded)
@@ -63,16 +63,16 @@ TEST(super_valid_is_decoded)
 
 	make_super(&s);
 	seal(&s);
-	ASSERT_EQ(0, lf_super_check(&s, DEV_BYTES, &super, &why));
+	ASSERT_EQ(0, lf_super_check(&s, 0, DEV_BYTES, &super, &why));
 	EXPECT_EQ(7, super.generation);
 	EXPECT_EQ(1000001, super.image_bytes);
-	EXPECT_EQ(1 + LF_REGIONS, super.blocks);
+	EXPECT_EQ(2 + LF_REGIONS, super.blocks);
 	EXPECT_EQ(2, super.layers);
 	EXPECT_EQ(3, super.extents);
 	EXPECT_EQ(4, super.runs);
 	EXPECT_EQ(5, super.frames);
 	EXPECT_EQ(1234, super.region[LF_REGION_STRINGS].bytes);
-	EXPECT_EQ(5, super.region[LF_REGION_STRINGS].start);
+	EXPECT_EQ(6, super.region[LF_REGION_STRINGS].start);
 	EXPECT_EQ(104, super.region[LF_REGION_STRINGS].sum);
 	EXPECT_EQ(0, memcmp(super.uuid, s.uuid, 16));
 	EXPECT_EQ(0, memcmp(super.base_uuid, s.base_uuid, 16));
@@ -90,7 +90,7 @@ TEST(super_any_flipped_bit_is_refused)
 	seal(&s);
 	for (i = 0; i < sizeof(s) * 8; i++) {
 		byte[i / 8] ^= 1 << i % 8;
-		ASSERT_EQ(-EINVAL, lf_super_check(&s, DEV_BYTES, &super, &why))
+		ASSERT_EQ(-EINVAL, lf_super_check(&s, 0, DEV_BYTES, &super, &why))
 			TH_LOG("bit %u", i);
 		byte[i / 8] ^= 1 << i % 8;
 	}
@@ -134,7 +134,7 @@ TEST(super_sizes_are_checked)
 		     s.image_bytes = cpu_to_le64(LF_MAX_IMAGE + 1));
 	REFUSE_SUPER("the meta device uses no blocks", s.blocks = 0);
 	REFUSE_SUPER("the meta device is smaller than when it was written",
-		     s.blocks = cpu_to_le64(2 + LF_REGIONS));
+		     s.blocks = cpu_to_le64(3 + LF_REGIONS));
 	REFUSE_SUPER("the meta device is smaller than when it was written",
 		     s.blocks = cpu_to_le64(~0ULL));
 
@@ -152,13 +152,13 @@ TEST(super_regions_lie_inside_and_apart)
 	r = &s.region[LF_REGION_STRINGS];
 	REFUSE_SUPER("a region overlaps the superblock", r->start = 0);
 	REFUSE_SUPER("a region ends behind the device",
-		     r->start = cpu_to_le64(1 + LF_REGIONS));
+		     r->start = cpu_to_le64(2 + LF_REGIONS));
 	REFUSE_SUPER("a region ends behind the device",
 		     r->start = cpu_to_le64(~0ULL));
 	REFUSE_SUPER("a region ends behind the device",
-		     r->bytes = cpu_to_le64(LF_META_BLOCK + 1));
-	REFUSE_SUPER("regions overlap", r->start = cpu_to_le64(4));
-	REFUSE_SUPER("regions overlap", r->start = cpu_to_le64(1);
+		     r->bytes = cpu_to_le64(2 * LF_META_BLOCK + 1));
+	REFUSE_SUPER("regions overlap", r->start = cpu_to_le64(5));
+	REFUSE_SUPER("regions overlap", r->start = cpu_to_le64(2);
 		     s.region[LF_REGION_LAYERS].bytes = cpu_to_le64(80 * 52);
 		     s.region[LF_REGION_EXTENTS].start = cpu_to_le64(5));
 }
@@ -175,7 +175,7 @@ TEST(super_empty_regions_need_no_place)
 		memset(&s.region[r], 0, sizeof(s.region[r]));
 	s.blocks = cpu_to_le64(1);
 	seal(&s);
-	ASSERT_EQ(0, lf_super_check(&s, LF_META_BLOCK, &super, &why));
+	ASSERT_EQ(0, lf_super_check(&s, 0, LF_META_BLOCK, &super, &why));
 	EXPECT_EQ(0, super.layers);
 }
 
