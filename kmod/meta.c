@@ -218,7 +218,7 @@ out:
  */
 static DEFINE_MUTEX(lf_bufio_lock);
 
-static struct dm_bufio_client *bufio_create(struct block_device *bdev)
+struct dm_bufio_client *lf_bufio_create(struct block_device *bdev)
 {
 	struct dm_bufio_client *bufio;
 
@@ -229,7 +229,7 @@ static struct dm_bufio_client *bufio_create(struct block_device *bdev)
 	return bufio;
 }
 
-static void bufio_destroy(struct dm_bufio_client *bufio)
+void lf_bufio_destroy(struct dm_bufio_client *bufio)
 {
 	mutex_lock(&lf_bufio_lock);
 	dm_bufio_client_destroy(bufio);
@@ -243,13 +243,13 @@ int lf_meta_load(struct block_device *bdev, struct lf_image *image,
 	int err;
 
 	memset(image, 0, sizeof(*image));
-	bufio = bufio_create(bdev);
+	bufio = lf_bufio_create(bdev);
 	if (IS_ERR(bufio)) {
 		*why = "Cannot open the meta device through dm-bufio";
 		return PTR_ERR(bufio);
 	}
 	err = load(bufio, bdev_nr_bytes(bdev), image, why);
-	bufio_destroy(bufio);
+	lf_bufio_destroy(bufio);
 	if (err)
 		lf_meta_unload(image);
 	return err;
