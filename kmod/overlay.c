@@ -1588,6 +1588,10 @@ void lf_overlay_put(struct lf_overlay *ov)
 	mutex_lock(&lf_overlays_lock);
 	if (!--ov->users) {
 		list_del(&ov->link);
+		/* A commit that failed at suspend may have left one behind. */
+		cancel_delayed_work_sync(&ov->commit);
+		cancel_work_sync(&ov->unmap);
+		cancel_work_sync(&ov->event);
 		overlay_free(ov);
 	}
 	mutex_unlock(&lf_overlays_lock);
