@@ -177,19 +177,38 @@ int stack_detach(dev_t origin, struct error *e)
 	return err;
 }
 
+/* A loop device that does not go by itself is not of our making: a device. */
+static bool is_our_loop(dev_t number)
+{
+	char path[64];
+	FILE *file;
+	bool ours;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/loop/autoclear",
+		 major(number), minor(number));
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	ours = fgetc(file) == '1';
+	fclose(file);
+	return ours;
+}
+
+static void path_of(dev_t number, char path[4096])
+{
+	char node[64];
+
+	device_node(number, node, sizeof(node), path, 4096);
+	if (!path[0] || !is_our_loop(number))
+		snprintf(path, 4096, "%s", node);
+}
+
 void stack_paths(const struct device *device, char meta[4096], char cow[4096])
 {
 	dev_t number = device_part(device, DEVICE_COW);
-	char node[64];
 
-	device_node(device_part(device, DEVICE_META), node, sizeof(node), meta,
-		    4096);
-	if (!meta[0])
-		snprintf(meta, 4096, "%s", node);
+	path_of(device_part(device, DEVICE_META), meta);
 	cow[0] = 0;
-	if (!number)
-		return;
-	device_node(number, node, sizeof(node), cow, 4096);
-	if (!cow[0])
-		snprintf(cow, 4096, "%s", node);
+	if (number)
+		path_of(number, cow);
 }

@@ -16,9 +16,8 @@ static int make_dir(const char *dir)
 	return mkdir(dir, 0700) && errno != EEXIST ? -errno : 0;
 }
 
-int state_lock(struct error *e)
+static int open_lock(const char *path, struct error *e)
 {
-	static const char path[] = STATE_RUN_DIR "/lock";
 	int fd, err;
 
 	err = make_dir(STATE_RUN_DIR);
@@ -28,6 +27,19 @@ int state_lock(struct error *e)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return error_set(e, -errno, "%s: %s", path, strerror(errno));
+	return fd;
+}
+
+static int lock_fd = -1;
+
+int state_lock(struct error *e)
+{
+	static const char path[] = STATE_RUN_DIR "/lock";
+	int fd, err;
+
+	fd = open_lock(path, e);
+	if (fd < 0)
+		return fd;
 	while (flock(fd, LOCK_EX)) {
 		if (errno == EINTR)
 			continue;
@@ -35,7 +47,32 @@ int state_lock(struct error *e)
 		close(fd);
 		return err;
 	}
+	lock_fd = fd;
 	return 0;
+}
+
+void state_unlock(void)
+{
+	if (lock_fd >= 0)
+		close(lock_fd);
+	lock_fd = -1;
+}
+
+int state_lock_device(const char *name, struct error *e)
+{
+	char path[STATE_PATH];
+	int fd, err;
+
+	snprintf(path, sizeof(path), STATE_RUN_DIR "/%s.lock", name);
+	fd = open_lock(path, e);
+	if (fd < 0)
+		return fd;
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return 0;
+	err = error_set(e, errno == EWOULDBLOCK ? -EBUSY : -errno,
+			"%s is being sealed or exported", name);
+	close(fd);
+	return err;
 }
 
 int state_each_meta(const char *name, unsigned int index,

@@ -21,6 +21,17 @@
  */
 int state_lock(struct error *e);
 
+/* Let others in before the process ends. */
+void state_unlock(void);
+
+/**
+ * state_lock_device - one seal or export of a device at a time
+ *
+ * -EBUSY at once if another is at work; ends with the process. Taken before or
+ * while state_lock() is held, never waits.
+ */
+int state_lock_device(const char *name, struct error *e);
+
 /**
  * state_meta_path - where the meta file of a new device goes
  * @keep: it has an overlay: it must survive a reboot
