@@ -100,6 +100,7 @@ struct newlayer {
  * @zero_bytes: of these, blocks that were all zero
  * @same_bytes: of these, blocks that were left out as equal to the parent's
  * @hole_bytes: of NEWLAYER_ZERO changes
+ * @kept_bytes: of the image that are in the parent's layers
  * @ubytes: U bytes stored
  * @cbytes: size of the data object
  * @header_bytes: size of the header
@@ -120,6 +121,7 @@ struct newlayer_result {
 	u64 zero_bytes;
 	u64 same_bytes;
 	u64 hole_bytes;
+	u64 kept_bytes;
 	u64 ubytes;
 	u64 cbytes;
 	u64 header_bytes;
