@@ -19,13 +19,11 @@ static u64 parent_model[BLOCKS], diff_model[BLOCKS];
 
 static void note(u64 *model, const struct header_mapping *m)
 {
-	u64 i;
+	u64 at = m->start / LF_META_BLOCK, n = m->length / LF_META_BLOCK;
+	u64 storage = m->storage / LF_META_BLOCK;
 
-	for (i = 0; i < m->length / LF_META_BLOCK; i++)
-		if (m->start / LF_META_BLOCK + i < BLOCKS)
-			model[m->start / LF_META_BLOCK + i] = m->uuid[0] ?
-				(u64)m->uuid[0] << 56 |
-				(m->storage / LF_META_BLOCK + i) : 0;
+	for (; n && at < BLOCKS; n--, at++, storage++)
+		model[at] = m->uuid[0] ? (u64)m->uuid[0] << 56 | storage : 0;
 }
 
 static void add(struct mapping_list *list, struct input *in, bool gaps,
