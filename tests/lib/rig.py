@@ -709,6 +709,39 @@ class Reader(threading.Thread):
             f"read of {self.args}: {self.errno}, {self.data and 'data'}"
 
 
+class Later(threading.Thread):
+    """A call that may have to wait: done(), good() or bad()."""
+
+    def __init__(self, function, *args, **kw):
+        super().__init__(daemon=True)
+        self.what, self.error = (function, args, kw), None
+        self.start()
+
+    def run(self):
+        try:
+            self.what[0](*self.what[1], **self.what[2])
+        except Exception as e:
+            self.error = e
+
+    def done(self):
+        return not self.is_alive()
+
+    def wait(self, limit=10):
+        self.join(patience(limit))
+        assert not self.is_alive(), \
+            f"{self.what[0].__name__}{self.what[1][:1]} did not end"
+
+    def good(self, limit=10):
+        self.wait(limit)
+        if self.error:
+            raise self.error
+
+    def bad(self, *errnos, limit=10):
+        self.wait(limit)
+        assert isinstance(self.error, OSError) and \
+            self.error.errno in (errnos or (errno.EIO,)), self.error
+
+
 def waiting(device, count=1):
     wait_until(lambda: device.stat("waiting") == count,
                f"{count} waiting reads")
