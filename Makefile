@@ -2,6 +2,7 @@
 #
 #	make			lazyframe.ko for KREL, helper/lazyframe, helper/lazyframed
 #	make check		every test; see README.md
+#	make check-long		the same with full counts; writes tests/RESULTS.md
 #	make demo		a root file system, served lazily in a VM
 #	make install		programs, man pages and unit file, below DESTDIR and PREFIX
 #	make dkms		the module, by DKMS: now for KREL, later for new kernels
@@ -32,6 +33,9 @@ helper:
 
 check:
 	tests/check
+
+check-long:
+	tests/check-long
 
 demo:
 	tests/demo
@@ -77,5 +81,5 @@ clean-module:
 	$(RM) kmod/*.o kmod/.*.cmd .*.cmd *.o *.ko *.mod *.mod.c \
 		Module.symvers modules.order
 
-.PHONY: all module helper check demo install dkms dkms-remove uninstall clean \
+.PHONY: all module helper check check-long demo install dkms dkms-remove uninstall clean \
 	clean-module

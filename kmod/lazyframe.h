@@ -256,6 +256,13 @@ int lf_meta_load(struct block_device *bdev, struct lf_image *image,
 		 const char **why);
 void lf_meta_unload(struct lf_image *image);
 
+struct dm_bufio_client;
+/**
+ * lf_bufio_create - a client with blocks of LF_META_BLOCK bytes, or ERR_PTR
+ */
+struct dm_bufio_client *lf_bufio_create(struct block_device *bdev);
+void lf_bufio_destroy(struct dm_bufio_client *bufio);
+
 /*
  * ----------------------------------------------------------------
  * target.c

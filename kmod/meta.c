@@ -9,6 +9,7 @@
 #include <linux/blkdev.h>
 #include <linux/dm-bufio.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/slab.h>
 
 #include "lazyframe.h"
@@ -210,6 +211,31 @@ out:
 	return err;
 }
 
+/*
+ * Clients come and go one at a time: they share a slab cache that the last one
+ * destroys, and Linux 6.1 fails with -ENOMEM to make a new one between the
+ * cache's end and that of its name in sysfs.
+ */
+static DEFINE_MUTEX(lf_bufio_lock);
+
+struct dm_bufio_client *lf_bufio_create(struct block_device *bdev)
+{
+	struct dm_bufio_client *bufio;
+
+	mutex_lock(&lf_bufio_lock);
+	bufio = dm_bufio_client_create(bdev, LF_META_BLOCK, 1, 0, NULL, NULL,
+				       0);
+	mutex_unlock(&lf_bufio_lock);
+	return bufio;
+}
+
+void lf_bufio_destroy(struct dm_bufio_client *bufio)
+{
+	mutex_lock(&lf_bufio_lock);
+	dm_bufio_client_destroy(bufio);
+	mutex_unlock(&lf_bufio_lock);
+}
+
 int lf_meta_load(struct block_device *bdev, struct lf_image *image,
 		 const char **why)
 {
@@ -217,14 +243,13 @@ int lf_meta_load(struct block_device *bdev, struct lf_image *image,
 	int err;
 
 	memset(image, 0, sizeof(*image));
-	bufio = dm_bufio_client_create(bdev, LF_META_BLOCK, 1, 0, NULL, NULL,
-				       0);
+	bufio = lf_bufio_create(bdev);
 	if (IS_ERR(bufio)) {
 		*why = "Cannot open the meta device through dm-bufio";
 		return PTR_ERR(bufio);
 	}
 	err = load(bufio, bdev_nr_bytes(bdev), image, why);
-	dm_bufio_client_destroy(bufio);
+	lf_bufio_destroy(bufio);
 	if (err)
 		lf_meta_unload(image);
 	return err;

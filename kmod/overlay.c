@@ -1258,11 +1258,6 @@ int lf_overlay_map(struct lf_io *io, struct bio *bio, u64 off)
  * ----------------------------------------------------------------
  */
 
-static struct dm_bufio_client *bufio_create(struct block_device *bdev)
-{
-	return dm_bufio_client_create(bdev, LF_META_BLOCK, 1, 0, NULL, NULL, 0);
-}
-
 static int read_node(struct lf_overlay *ov, u64 place, void *to)
 {
 	struct dm_buffer *buffer;
@@ -1364,7 +1359,7 @@ static int read_identity(struct lf_overlay *ov, void *copies, const char **why)
 	if (bdev_nr_bytes(ov->cow) < lf_cow_bytes(&ov->tree))
 		return -EINVAL;
 	*why = "Cannot read the COW device";
-	bufio = bufio_create(ov->cow);
+	bufio = lf_bufio_create(ov->cow);
 	if (IS_ERR(bufio))
 		return PTR_ERR(bufio);
 	for (i = 0; i < LF_COW_COPIES && !err; i++) {
@@ -1376,13 +1371,13 @@ static int read_identity(struct lf_overlay *ov, void *copies, const char **why)
 		memcpy(copies + i * LF_META_BLOCK, from, LF_META_BLOCK);
 		dm_bufio_release(buffer);
 	}
-	dm_bufio_client_destroy(bufio);
+	lf_bufio_destroy(bufio);
 	return err;
 }
 
 static int write_identity(struct lf_overlay *ov, u64 epoch)
 {
-	struct dm_bufio_client *bufio = bufio_create(ov->cow);
+	struct dm_bufio_client *bufio = lf_bufio_create(ov->cow);
 	struct dm_buffer *buffer;
 	struct lf_disk_cow *cow;
 	int err;
@@ -1402,7 +1397,7 @@ static int write_identity(struct lf_overlay *ov, u64 epoch)
 	staged(buffer);
 	err = dm_bufio_write_dirty_buffers(bufio);
 out:
-	dm_bufio_client_destroy(bufio);
+	lf_bufio_destroy(bufio);
 	return err;
 }
 
@@ -1449,7 +1444,7 @@ static void overlay_free(struct lf_overlay *ov)
 		if (ov->node[i].leaf)
 			kmem_cache_free(leaf_slab, ov->node[i].leaf);
 	if (!IS_ERR_OR_NULL(ov->bufio))
-		dm_bufio_client_destroy(ov->bufio);
+		lf_bufio_destroy(ov->bufio);
 	mempool_exit(&ov->pages);
 	mempool_exit(&ov->copies);
 	kvfree(ov->node);
@@ -1522,7 +1517,7 @@ static struct lf_overlay *overlay_open(struct block_device *meta,
 	ov->meta_dev = meta->bd_dev;
 	ov->cow = cow;
 	ov->start = start;
-	ov->bufio = bufio_create(meta);
+	ov->bufio = lf_bufio_create(meta);
 	err = PTR_ERR_OR_ZERO(ov->bufio);
 	if (err)
 		*why = "Cannot open the meta device through dm-bufio";
@@ -1593,6 +1588,10 @@ void lf_overlay_put(struct lf_overlay *ov)
 	mutex_lock(&lf_overlays_lock);
 	if (!--ov->users) {
 		list_del(&ov->link);
+		/* A commit that failed at suspend may have left one behind. */
+		cancel_delayed_work_sync(&ov->commit);
+		cancel_work_sync(&ov->unmap);
+		cancel_work_sync(&ov->event);
 		overlay_free(ov);
 	}
 	mutex_unlock(&lf_overlays_lock);

@@ -425,7 +425,7 @@ static int parse_origin(struct lf_device *dev, const char *path)
 		return -EINVAL;
 	ti->error = "Cannot open the origin";
 	err = dm_get_device(ti, path, dm_table_get_mode(ti->table) &
-				      ~LF_MODE_WRITE, &dev->origin);
+				      ~LF_OPEN_WRITE, &dev->origin);
 	if (!err)
 		ti->error = NULL;
 	return err;
@@ -497,7 +497,7 @@ static int parse_devices(struct lf_device *dev, struct dm_arg_set *as)
 		return -EINVAL;
 	}
 	if (!strcmp(cow, "-")) {
-		if (dm_table_get_mode(ti->table) & LF_MODE_WRITE) {
+		if (dm_table_get_mode(ti->table) & LF_OPEN_WRITE) {
 			ti->error = "A device without <cow_dev> must be created read-only";
 			return -EINVAL;
 		}
@@ -585,7 +585,7 @@ static int load_overlay(struct lf_device *dev)
 		return err;
 	}
 	dev->writable = !dev->read_only &&
-			(dm_table_get_mode(ti->table) & LF_MODE_WRITE);
+			(dm_table_get_mode(ti->table) & LF_OPEN_WRITE);
 	ti->error = "The overlay is sealed: it needs the feature read_only";
 	if (dev->writable && lf_overlay_sealed(dev->overlay))
 		return -EROFS;

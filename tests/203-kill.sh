@@ -3,11 +3,9 @@
 # kill -9 of the helper, again and again at any moment, while fio reads and
 # verifies an image that knows its own content, and something starts a new
 # helper each time: no error, no wrong byte, no reader that waits for ever.
-# KILLS: how often (20).
 . "$(dirname "$0")/remote.sh"
 
-kills=${KILLS:-20}
-[ -z "$slow" ] || kills=6
+kills=$KILLS
 image=$images/image/fio
 url=$(url_of fio-zstd-128K)
 
@@ -96,7 +94,7 @@ check "the reader goes on with the last one" eval 'until_true session_over $kill
 	until_true requests_over $(($(module requests) + 50))'
 touch "$tap_dir/stop"
 check "fio saw no error and no wrong byte" wait $fio
-echo "# $kills kills, $met with reads waiting; $(cat "$tap_dir/rounds") rounds of fio," \
+echo "# result: $kills kills, $met with reads waiting; $(cat "$tap_dir/rounds") rounds of fio," \
 	"$(module requests) requests, $(module sessions) sessions, $(module evictions) evictions"
 check "most kills met waiting reads" test $met -ge $((kills / 2))
 check "frames were evicted in between" test "$(module evictions)" -gt $kills

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # TAP output for shell tests. Sourced by bash; ends with tap_end.
 
+. "$(dirname "${BASH_SOURCE[0]}")/counts.sh"
 tap_count=0
 tap_failed=0
 tap_dir=$(mktemp -d)

@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Each parser takes whatever libFuzzer makes of valid inputs: FUZZ_SECONDS for
-# each (20), or FUZZ_RUNS executions. An input that breaks one stays in
+# each, or FUZZ_RUNS executions. An input that breaks one stays in
 # build/fuzz/ for the debugger: build/fuzz/fuzz_<name> <file>.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../tap.sh"
 out=$here/../../build/fuzz
 
-limit=-max_total_time=${FUZZ_SECONDS:-20}
+limit=-max_total_time=$FUZZ_SECONDS
 [ -n "$FUZZ_RUNS" ] && limit=-runs=$FUZZ_RUNS
 
 fuzz()

@@ -50,14 +50,24 @@ SLOW = float(os.environ.get("LAZYFRAME_SLOW") or
              (10 if "debug" in os.uname().release else 1))
 
 
+# tests/counts.sh has them
+ROUNDS = float(os.environ.get("ROUNDS", "1"))
+
+
 def scale(count, least=1):
     """A count for this kernel: fewer rounds where each takes longer."""
-    return max(least, int(count / SLOW))
+    return max(least, int(count * ROUNDS / SLOW))
+
+
+def trial(seconds):
+    """How long a test tries random things, on a fast kernel."""
+    return seconds * ROUNDS * (1 if SLOW == 1 else 2)
 
 
 def patience(seconds):
     """A limit on time for this kernel; never what a test measures."""
-    return seconds * float(os.environ.get("RIG_PATIENCE", "4")) * SLOW
+    return seconds * float(os.environ.get("RIG_PATIENCE", "4")) * SLOW * \
+        max(ROUNDS, 1)
 
 
 # ---------------------------------------------------------------- TAP
@@ -331,7 +341,7 @@ class DM:
         if libc.ioctl(cls.control, (3 << 30) | (cls.HEAD.size << 16) |
                       (0xfd << 8) | nr, arg) < 0:
             code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, f"{os.strerror(code)}, ioctl {nr} of {name}")
         head = cls.HEAD.unpack_from(buf)
         return dict(start=head[4], targets=head[5], open=head[6],
                     flags=head[7], event=head[8], dev=head[10], buf=buf)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# How often a test does what could be done for ever. Sourced by bash (tap.sh does
+# it), which exports each; what the environment has already stays.
+#
+# `make check` takes the first column, `make check-long` (LONG=1) the second; on
+# the debug kernel, where all is ten times as slow, the third and fourth.
+
+counts_column=2
+[ "${LONG:-0}" = 0 ] || counts_column=3
+case $(uname -r) in
+*-debug) counts_column=$((counts_column + 2)) ;;
+esac
+
+# count NAME SHORT LONG DEBUG DEBUG-LONG
+count()
+{
+	export "$1=${!1:-${!counts_column}}"
+}
+
+#	name		short	long	debug	and long
+count	ROUNDS		1	10	1	3	# factor for tests with random numbers
+count	DEVICES		150	500	40	100	# on one kernel, at once
+count	MATRIX		turns	all	few	turns	# images for each codec and frame size
+count	KILLS		12	100	4	20	# of the helper, below fio
+count	FUZZ_SECONDS	10	600	10	600	# for each fuzzer
+count	POWER_CUTS	2	20	1	5	# of a machine that writes
+count	GENERATIONS	20	500	5	50	# of random layers on layers
+count	FSX_SECONDS	10	600	10	120	# of fsx on a device
