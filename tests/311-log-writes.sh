@@ -264,8 +264,8 @@ def overlaid(size, spots, run):
     model = Model(lambda offset, length: image[offset:offset + length],
                   len(image))
     run(device, model, logged)
-    model.whole = bytes(device.model)
-    device.check()
+    for start, length in spots:
+        device.check(start, length)
     device.close()
     logged.close()
     return logged.entries(), model, logged.meta_bytes, layers, extents, image
@@ -293,7 +293,6 @@ def _():
     say(f"{OPS} operations")
     entries, model, split, layers, extents, image = overlaid(
         BIG, SPOTS, lambda *args: Workload(*args, SPOTS).run(OPS))
-    Server(*layers)
     crashed = Crashed(layers, extents, BIG)
     flushes = sum(1 for flags, _, _ in entries if flags & 3)
     every = max(1, flushes * 3 // ATTACH)
