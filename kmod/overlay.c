@@ -108,7 +108,6 @@ struct copy {
 struct lf_overlay {
 	struct list_head link;		/* lf_overlays_lock */
 	unsigned int users;		/* lf_overlays_lock: tables */
-	struct lf_device *owner;	/* lf_overlays_lock: the active one */
 	dev_t meta_dev;			/* I */
 	struct block_device *cow;	/* I */
 	struct dm_bufio_client *bufio;	/* I: of the meta device */
@@ -130,6 +129,8 @@ struct lf_overlay {
 	struct node *node;		/* L: the leaves' bits */
 	unsigned long *changed;		/* L: leaves with bits that no commit took */
 	bool uncommitted;		/* L: such bits, or some in a commit */
+	struct lf_device *owner;	/* L: the active one; constant while it is */
+	bool leaving;			/* its owner waits for @unmap */
 	bool sealing;			/* C: the commit at suspend seals it */
 	u64 dirty;			/* L: blocks */
 	u64 zero;			/* L */
@@ -753,7 +754,8 @@ static void unmap_work(struct work_struct *work)
 	for (number = 0; number < ov->tree.leaves; number++) {
 		if (!leaf_of(ov, leaf_first(number)))
 			continue;
-		while (unmap_claim(ov, number, &claim)) {
+		while (!READ_ONCE(ov->leaving) &&
+		       unmap_claim(ov, number, &claim)) {
 			give_back(ov, claim.first, claim.last - claim.first + 1);
 			spin_lock_irqsave(&ov->lock, flags);
 			__unclaim(ov, &claim);
@@ -1648,14 +1650,15 @@ int lf_overlay_activate(struct lf_device *dev)
 {
 	struct lf_overlay *ov = dev->overlay;
 	unsigned int noio = memalloc_noio_save();
+	unsigned long flags;
 	int err = 0;
 
-	mutex_lock(&lf_overlays_lock);
+	spin_lock_irqsave(&ov->lock, flags);
 	if (ov->owner && ov->owner != dev)
 		err = -EBUSY;
 	else
 		ov->owner = dev;
-	mutex_unlock(&lf_overlays_lock);
+	spin_unlock_irqrestore(&ov->lock, flags);
 	if (!err && dev->writable) {
 		mutex_lock(&ov->commit_lock);
 		err = make_writable(ov);
@@ -1668,6 +1671,7 @@ int lf_overlay_activate(struct lf_device *dev)
 void lf_overlay_deactivate(struct lf_device *dev)
 {
 	struct lf_overlay *ov = dev->overlay;
+	unsigned long flags;
 	unsigned int noio;
 
 	/* Only this device changes it from or to itself, and not now. */
@@ -1679,13 +1683,15 @@ void lf_overlay_deactivate(struct lf_device *dev)
 	if (dev->writable && READ_ONCE(ov->mode) == LF_MODE_RW)
 		commit(ov, ov->sealing);
 	mutex_unlock(&ov->commit_lock);
-	queue_work(lf_wq, &ov->unmap);
-	flush_work(&ov->unmap);
 	cancel_delayed_work_sync(&ov->commit);
+	/* What is not given back yet may wait, a suspend may not. */
+	WRITE_ONCE(ov->leaving, true);
+	cancel_work_sync(&ov->unmap);
+	WRITE_ONCE(ov->leaving, false);
 	flush_work(&ov->event);
-	mutex_lock(&lf_overlays_lock);
+	spin_lock_irqsave(&ov->lock, flags);
 	ov->owner = NULL;
-	mutex_unlock(&lf_overlays_lock);
+	spin_unlock_irqrestore(&ov->lock, flags);
 	memalloc_noio_restore(noio);
 }
 

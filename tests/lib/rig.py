@@ -640,7 +640,7 @@ class Device(Block):
         assert s["waiting"] == 0, s
         assert s["reads"] == s["reads_zero"] + s["reads_memory"] + \
             s["reads_fetched"] + s["reads_failed"] + \
-            s.get("reads_overlay", 0) + s.get("reads_origin", 0), s
+            s["reads_overlay"] + s["reads_origin"], s
         return s
 
     def remove(self):
