@@ -663,7 +663,10 @@ int image_open(const char *url, struct image **out, struct error *e)
 
 	if (!image)
 		return error_set(e, -ENOMEM, "out of memory");
-	if (len > suffix && !strcmp(url + len - suffix, HEADER_SUFFIX))
+	image->url = strdup(url);
+	if (!image->url)
+		err = error_set(e, -ENOMEM, "out of memory");
+	else if (len > suffix && !strcmp(url + len - suffix, HEADER_SUFFIX))
 		err = open_header(url, image, e);
 	else
 		err = open_object(url, image, e);
@@ -688,6 +691,7 @@ void image_free(struct image *image)
 	}
 	free(image->layer);
 	free(image->extent);
+	free(image->url);
 	free(image);
 }
 

@@ -48,9 +48,11 @@ struct image_extent {
 
 /**
  * struct image - all that is needed to attach, inspect or verify
+ * @url: what image_open() was given
  * @header_version: 0 for a single data object
  */
 struct image {
+	char *url;
 	u8 uuid[16];
 	u8 base_uuid[16];
 	u64 bytes;
