@@ -10,6 +10,7 @@
 #include <linux/dm-bufio.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "lazyframe.h"
@@ -221,10 +222,14 @@ static DEFINE_MUTEX(lf_bufio_lock);
 struct dm_bufio_client *lf_bufio_create(struct block_device *bdev)
 {
 	struct dm_bufio_client *bufio;
+	unsigned int noio;
 
 	mutex_lock(&lf_bufio_lock);
+	/* A device that is being resumed may wait for the lock. */
+	noio = memalloc_noio_save();
 	bufio = dm_bufio_client_create(bdev, LF_META_BLOCK, 1, 0, NULL, NULL,
 				       0);
+	memalloc_noio_restore(noio);
 	mutex_unlock(&lf_bufio_lock);
 	return bufio;
 }

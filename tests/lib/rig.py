@@ -372,6 +372,138 @@ class DM:
 _names = itertools.count()
 
 
+class Block:
+    """A block device and, where it fits in memory, what it must say."""
+
+    def __init__(self, size, model=None):
+        self.size, self.model = size, model
+        self.node = None
+        self.fds = {}
+        self.lock = threading.Lock()
+
+    def fd(self, direct=True, write=False):
+        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | \
+            (os.O_DIRECT if direct else 0)
+        with self.lock:
+            if flags not in self.fds:
+                self.fds[flags] = os.open(self.node, flags)
+            return self.fds[flags]
+
+    def put(self, offset, data):
+        """Change the model only."""
+        data = data[:max(0, len(self.model) - offset)]
+        self.model[offset:offset + len(data)] = data
+
+    def write(self, offset, data, direct=True, fua=False, model=True):
+        """@model: False where a test knows better what it will read."""
+        flags = os.RWF_DSYNC if fua else 0
+        fd = self.fd(direct, True)
+        done = 0
+        with contextlib.closing(mmap.mmap(-1, len(data))) as buf:
+            buf.write(data)
+            with memoryview(buf) as view:
+                while done < len(data):
+                    done += os.pwritev(fd, [view[done:]], offset + done, flags)
+        if model and self.model is not None:
+            self.put(offset, data)
+
+    def flush(self):
+        os.fsync(self.fd(True, True))
+
+    def ioctl_range(self, nr, offset, length):
+        arg = (ctypes.c_uint64 * 2)(offset, length)
+        if libc.ioctl(self.fd(True, True), nr, arg) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+    def discard(self, offset, length, model=True):
+        """Whole blocks become zeros, what hangs over stays."""
+        self.ioctl_range(0x1277, offset, length)	# BLKDISCARD
+        if model and self.model is not None:
+            start = -(-offset // BLOCK) * BLOCK
+            end = offset + length
+            if end < sectors(self.size) * 512:
+                end = end // BLOCK * BLOCK
+            if end > start:
+                self.put(start, bytes(end - start))
+
+    def zeroes(self, offset, length, model=True):
+        self.ioctl_range(0x127f, offset, length)	# BLKZEROOUT
+        if model and self.model is not None:
+            self.put(offset, bytes(length))
+
+    def punch(self, offset, length, model=True):
+        """fallocate: write-zeroes, and an error where the device has none."""
+        if libc.fallocate(self.fd(True, True), 3, offset, length) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        if model and self.model is not None:
+            self.put(offset, bytes(length))
+
+    def read(self, offset, length, direct=True):
+        if not direct:
+            return os.pread(self.fd(False), length, offset)
+        buf = mmap.mmap(-1, max(length, 1))
+        # what is not written must not look like zeros
+        buf.write(b"\xa5" * length)
+        fd = self.fd()
+        done = 0
+        with memoryview(buf) as view:
+            while done < length:
+                n = os.preadv(fd, [view[done:length]], offset + done)
+                if not n:
+                    break
+                done += n
+            data = bytes(view[:done])
+        buf.close()
+        return data
+
+    def check(self, offset=0, length=None, direct=True):
+        if length is None:
+            length = sectors(self.size) * 512 - offset
+        same(self.read(offset, length, direct),
+             self.model[offset:offset + length], offset)
+
+    def forget_pages(self):
+        """Drop the page cache of the device."""
+        os.posix_fadvise(self.fd(False), 0, 0, os.POSIX_FADV_DONTNEED)
+        fcntl.ioctl(self.fd(False), 0x1261)		# BLKFLSBUF
+
+    def release(self):
+        """Close our own descriptors."""
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds = {}
+
+
+class Mapped(Block):
+    """A device of one target of another kind, writable, over @args."""
+
+    def __init__(self, target, size, args, flags=0):
+        super().__init__(size)
+        self.name = f"m{os.getpid()}-{next(_names)}"
+        number = DM.call(DM.CREATE, self.name)["dev"]
+        self.dm = f"dm-{(number & 0xff) | ((number >> 12) & 0xfff00)}"
+        self.node = f"/dev/{self.dm}"
+        undo(self.close)
+        self.alive = True
+        self.turn(target, args, flags)
+
+    def turn(self, target, args, flags=0):
+        """Another table in the place of the first; reads that wait stay."""
+        DM.load(self.name, self.size // 512, args, flags, target=target)
+        DM.call(DM.SUSPEND, self.name, DM.NOFLUSH | DM.SKIP_LOCKFS)
+
+    def message(self, text):
+        DM.message(self.name, text)
+
+    def close(self):
+        self.release()
+        if self.alive:
+            DM.call(DM.REMOVE, self.name)
+            self.alive = False
+
+
 def write_meta(layers, extents, size, patch=None, **kw):
     fd, path = tempfile.mkstemp(suffix=".meta")
     os.close(fd)
@@ -379,7 +511,7 @@ def write_meta(layers, extents, size, patch=None, **kw):
     return path
 
 
-class Device:
+class Device(Block):
     """A lazyframe device, its meta device and what it must say."""
 
     def __init__(self, layers, extents=None, size=None, features="",
@@ -391,14 +523,13 @@ class Device:
             size = len(layers[0].content)
         if extents is None:
             extents = [(0, size, 0, 0)]
-        self.layers, self.extents, self.size = layers, extents, size
+        # nobody holds a model of a huge image in memory
+        super().__init__(size, flat(layers, extents, size)
+                         if size <= 1 << 30 else None)
+        self.layers, self.extents = layers, extents
         self.name = f"t{os.getpid()}-{next(_names)}"
-        self.fds = {}
         self.alive = False
         self.loop = self.cow_loop = self.number = None
-        self.lock = threading.Lock()
-        # nobody holds a model of a huge image in memory
-        self.model = flat(layers, extents, size) if size <= 1 << 30 else None
         try:
             self.storage(cow, on, origin_uuid)
             self.args = self.line(features, origin)
@@ -478,65 +609,6 @@ class Device:
     def table(self):
         return DM.status(self.name, DM.STATUS_TABLE)
 
-    def fd(self, direct=True, write=False):
-        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | \
-            (os.O_DIRECT if direct else 0)
-        with self.lock:
-            if flags not in self.fds:
-                self.fds[flags] = os.open(self.node, flags)
-            return self.fds[flags]
-
-    def put(self, offset, data):
-        """Change the model only."""
-        data = data[:max(0, len(self.model) - offset)]
-        self.model[offset:offset + len(data)] = data
-
-    def write(self, offset, data, direct=True, fua=False, model=True):
-        """@model: False where a test knows better what it will read."""
-        flags = os.RWF_DSYNC if fua else 0
-        fd = self.fd(direct, True)
-        done = 0
-        with contextlib.closing(mmap.mmap(-1, len(data))) as buf:
-            buf.write(data)
-            with memoryview(buf) as view:
-                while done < len(data):
-                    done += os.pwritev(fd, [view[done:]], offset + done, flags)
-        if model and self.model is not None:
-            self.put(offset, data)
-
-    def flush(self):
-        os.fsync(self.fd(False, True))
-
-    def ioctl_range(self, nr, offset, length):
-        arg = (ctypes.c_uint64 * 2)(offset, length)
-        if libc.ioctl(self.fd(True, True), nr, arg) < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-
-    def discard(self, offset, length, model=True):
-        """Whole blocks become zeros, what hangs over stays."""
-        self.ioctl_range(0x1277, offset, length)	# BLKDISCARD
-        if model and self.model is not None:
-            start = -(-offset // BLOCK) * BLOCK
-            end = offset + length
-            if end < sectors(self.size) * 512:
-                end = end // BLOCK * BLOCK
-            if end > start:
-                self.put(start, bytes(end - start))
-
-    def zeroes(self, offset, length, model=True):
-        self.ioctl_range(0x127f, offset, length)	# BLKZEROOUT
-        if model and self.model is not None:
-            self.put(offset, bytes(length))
-
-    def punch(self, offset, length, model=True):
-        """fallocate: write-zeroes, and an error where the device has none."""
-        if libc.fallocate(self.fd(True, True), 3, offset, length) < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        if model and self.model is not None:
-            self.put(offset, bytes(length))
-
     def pair(self):
         """What is on its meta and COW device."""
         return overlay.pair(self.path, self.cow_path)
@@ -554,35 +626,6 @@ class Device:
     def event(self):
         return DM.call(DM.STATUS, self.name)["event"]
 
-    def read(self, offset, length, direct=True):
-        if not direct:
-            return os.pread(self.fd(False), length, offset)
-        buf = mmap.mmap(-1, max(length, 1))
-        # what is not written must not look like zeros
-        buf.write(b"\xa5" * length)
-        fd = self.fd()
-        done = 0
-        with memoryview(buf) as view:
-            while done < length:
-                n = os.preadv(fd, [view[done:length]], offset + done)
-                if not n:
-                    break
-                done += n
-            data = bytes(view[:done])
-        buf.close()
-        return data
-
-    def check(self, offset=0, length=None, direct=True):
-        if length is None:
-            length = sectors(self.size) * 512 - offset
-        same(self.read(offset, length, direct),
-             self.model[offset:offset + length], offset)
-
-    def forget_pages(self):
-        """Drop the page cache of the device."""
-        os.posix_fadvise(self.fd(False), 0, 0, os.POSIX_FADV_DONTNEED)
-        fcntl.ioctl(self.fd(False), 0x1261)		# BLKFLSBUF
-
     def stat(self, name):
         with open(f"/sys/block/{self.dm}/lazyframe/{name}") as f:
             return int(f.read())
@@ -597,14 +640,8 @@ class Device:
         assert s["waiting"] == 0, s
         assert s["reads"] == s["reads_zero"] + s["reads_memory"] + \
             s["reads_fetched"] + s["reads_failed"] + \
-            s.get("reads_overlay", 0), s
+            s["reads_overlay"] + s["reads_origin"], s
         return s
-
-    def release(self):
-        """Close our own descriptors."""
-        for fd in self.fds.values():
-            os.close(fd)
-        self.fds = {}
 
     def remove(self):
         DM.call(DM.REMOVE, self.name)
@@ -680,6 +717,39 @@ class Reader(threading.Thread):
         self.wait(limit)
         assert self.errno in (errnos or (errno.EIO,)), \
             f"read of {self.args}: {self.errno}, {self.data and 'data'}"
+
+
+class Later(threading.Thread):
+    """A call that may have to wait: done(), good() or bad()."""
+
+    def __init__(self, function, *args, **kw):
+        super().__init__(daemon=True)
+        self.what, self.error = (function, args, kw), None
+        self.start()
+
+    def run(self):
+        try:
+            self.what[0](*self.what[1], **self.what[2])
+        except Exception as e:
+            self.error = e
+
+    def done(self):
+        return not self.is_alive()
+
+    def wait(self, limit=10):
+        self.join(patience(limit))
+        assert not self.is_alive(), \
+            f"{self.what[0].__name__}{self.what[1][:1]} did not end"
+
+    def good(self, limit=10):
+        self.wait(limit)
+        if self.error:
+            raise self.error
+
+    def bad(self, *errnos, limit=10):
+        self.wait(limit)
+        assert isinstance(self.error, OSError) and \
+            self.error.errno in (errnos or (errno.EIO,)), self.error
 
 
 def waiting(device, count=1):
