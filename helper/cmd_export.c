@@ -358,8 +358,7 @@ static int reload(struct export *x, struct error *e)
 	if (err)
 		device_clear(x->name, NULL);
 	resumed = device_resume(x->name, &cookie, err ? NULL : e);
-	if (cookie)
-		device_settle(cookie);
+	device_settle(cookie);
 	return err ? err : resumed;
 }
 
