@@ -29,9 +29,9 @@ static inline void vm_flags_clear(struct vm_area_struct *vma,
 
 /* 6.5: a table's mode became blk_mode_t. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
-#define LF_MODE_WRITE	FMODE_WRITE
+#define LF_OPEN_WRITE	FMODE_WRITE
 #else
-#define LF_MODE_WRITE	BLK_OPEN_WRITE
+#define LF_OPEN_WRITE	BLK_OPEN_WRITE
 #endif
 
 #endif /* LF_COMPAT_H */

@@ -10,6 +10,7 @@
  *	is it here, and who waits?	frame.c
  *	what does it say?		codec.c
  *	who brings it?			channel.c, and the helper behind it
+ *	what was written since?		overlay.c, commit.c
  *
  * The life of a read
  * ------------------
@@ -25,13 +26,16 @@
  *	lf_devices_lock (mutex)	the list of active devices
  *	lf_layers_lock (mutex)	the registry of layers and their tables
  *	pool.grow_lock (mutex)	one growth of the decode pool at a time
+ *	lf_overlays_lock (mutex)	the overlays and their users
+ *	overlay->commit_lock (mutex)	one commit at a time
  *	frames.lock (spinlock)	every frame's state, waiters, the want lists,
  *				the LRU, the slots, the session, parked reads
  *	dev->stream_lock, pool.lock (spinlocks, leaves)
+ *	overlay->lock (spinlock, a leaf, irq-safe)	its bits, claims and mode
  *
  * Nothing sleeps under a spinlock, and none is held while a bio is ended or
- * bytes are copied from user space. All of it but RCU's callbacks runs in
- * process context.
+ * bytes are copied from user space. RCU's callbacks and the ends of bios on
+ * the COW device come in any context; all else runs in process context.
  */
 #ifndef LF_LAZYFRAME_H
 #define LF_LAZYFRAME_H
@@ -44,6 +48,7 @@
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
+#include <linux/rbtree.h>
 #include <linux/refcount.h>
 #include <linux/types.h>
 #include <linux/uio.h>
@@ -69,8 +74,10 @@ extern struct workqueue_struct *lf_wq;
 
 /* Counters of one device. Each read is counted once, when it ends. */
 enum lf_stat {
-	LF_READS,		/* = zero + memory + fetched + failed */
-	LF_READS_ZERO,		/* no extent there: zeros */
+	LF_READS,		/* = overlay + origin + zero + memory + fetched + failed */
+	LF_READS_OVERLAY,	/* from the COW device */
+	LF_READS_ORIGIN,	/* handed on to the sealed device below */
+	LF_READS_ZERO,		/* no extent there, or zeroed: zeros */
 	LF_READS_MEMORY,	/* every frame was in memory */
 	LF_READS_FETCHED,	/* waited for at least one frame */
 	LF_READS_FAILED,	/* ended with an error */
@@ -78,6 +85,12 @@ enum lf_stat {
 	LF_FRAMES_DEMANDED,	/* frames first asked for by a waiting read */
 	LF_FRAMES_PREFETCHED,	/* frames first asked for by read-ahead */
 	LF_FRAMES_BAD,		/* frames whose bytes did not verify */
+	LF_WRITES,		/* writes and zeroings that ended */
+	LF_WRITES_FAILED,	/* of them, with an error */
+	LF_WRITE_BYTES,		/* bytes of those that did not fail */
+	LF_COPY_UPS,		/* blocks written whole for a part of them */
+	LF_ZEROINGS,		/* discards and write-zeroes */
+	LF_COMMITS,		/* by a flush, FUA or the timer */
 	LF_STATS,
 };
 
@@ -243,6 +256,13 @@ int lf_meta_load(struct block_device *bdev, struct lf_image *image,
 		 const char **why);
 void lf_meta_unload(struct lf_image *image);
 
+struct dm_bufio_client;
+/**
+ * lf_bufio_create - a client with blocks of LF_META_BLOCK bytes, or ERR_PTR
+ */
+struct dm_bufio_client *lf_bufio_create(struct block_device *bdev);
+void lf_bufio_destroy(struct dm_bufio_client *bufio);
+
 /*
  * ----------------------------------------------------------------
  * target.c
@@ -250,6 +270,12 @@ void lf_meta_unload(struct lf_image *image);
  */
 
 #define LF_STREAMS	4
+
+enum lf_mode {
+	LF_MODE_RW,
+	LF_MODE_RO,		/* writes fail */
+	LF_MODE_FAIL,		/* all I/O fails */
+};
 
 /**
  * struct lf_stream - one sequential reader, in the U space of a layer
@@ -274,11 +300,17 @@ struct lf_stream {
 struct lf_device {
 	struct dm_target *ti;		/* I */
 	struct dm_dev *meta;		/* I */
+	struct dm_dev *cow;		/* I: NULL: no overlay */
+	struct dm_dev *origin;		/* I: in the image's place, or NULL */
+	struct lf_overlay *overlay;	/* I: NULL without @cow */
 	struct lf_image image;		/* I */
+	u32 io_bytes;			/* I: reads of the image are cut there */
 	struct lf_stats __percpu *stats; /* I */
 
 	bool error_if_no_helper;	/* W */
-	bool read_only;			/* I */
+	bool read_only;			/* I: the feature */
+	bool writable;			/* I: has an overlay that may change */
+	bool failed;			/* written while suspended: all I/O fails */
 	unsigned int no_helper_timeout;	/* W: seconds, 0: for ever */
 	unsigned int fetch_timeout;	/* W: seconds, 0: for ever */
 
@@ -298,20 +330,50 @@ struct lf_device {
 };
 
 /**
- * struct lf_io - per-bio data: one read of one extent
- * @iter: the part of the bio that is still to be filled
+ * struct lf_claim - blocks of an overlay that are in one bio's hands
+ */
+struct lf_claim {
+	struct rb_node node;
+	u64 first;
+	u64 last;
+};
+
+/* What is left to do when a bio ends that was sent on. */
+enum lf_io_kind {
+	LF_IO_OTHER,		/* nothing */
+	LF_IO_READ,		/* count it as @stat */
+	LF_IO_REWRITE,
+	LF_IO_FRESH,		/* its blocks become dirty */
+};
+
+/**
+ * struct lf_io - per-bio data: one read of one extent, or one write
+ * @to: where the bytes of the image go: the bio, or one of overlay.c
+ * @done: called when they are there or an error ended it; NULL: end the bio
+ * @iter: the part of @to that is still to be filled
  * @upos: U offset of its next byte
- * @uend: U offset where the layer's bytes end; the rest of the bio is zeros
+ * @uend: U offset where the layer's bytes end; the rest of @to is zeros
  * @ahead_from: read-ahead that this read sets off, U offsets; empty if equal to @ahead_to
  * @frame: the frame that the read was parked on, with a reference
- * @waiter: in frame->waiters, @parked: in dev->parked; both or none (frames.lock)
+ * @waiter: in frame->waiters, @parked: in dev->parked; both or none (frames.lock).
+ *	    A write that is blocked by a claim is in overlay->blocked by @waiter
  * @since: jiffies of the first wait, valid if @waited
  * @status: what ended the wait, where it was not the frame
  * @refetched: a frame of this read did not verify and was fetched again
+ * @claim: a write's blocks; a zeroing's that are still to be done
+ * @fua: a write that ends with a commit
+ * @bytes: size of the bio when it was mapped
  */
 struct lf_io {
 	struct work_struct work;
 	struct lf_device *dev;
+	struct bio *to;
+	void (*done)(struct bio *to, blk_status_t status);
+	struct lf_claim claim;
+	u32 bytes;
+	enum lf_io_kind kind;
+	enum lf_stat stat;
+	bool fua;
 	struct lf_layer_table *table;
 	struct bvec_iter iter;
 	u64 upos;
@@ -333,6 +395,106 @@ struct lf_io {
  * Context: any; the work is done later.
  */
 void lf_devices_kick(void);
+
+/* "rw", "ro" or "fail"; "-" without an overlay */
+const char *lf_mode_name(struct lf_device *dev);
+
+/**
+ * lf_cut - shorten a bio in map(), if it has more than @bytes
+ */
+void lf_cut(struct bio *bio, u64 bytes);
+
+/**
+ * lf_zero_read - answer a read with zeros, in map()
+ */
+int lf_zero_read(struct lf_io *io, struct bio *bio);
+
+/**
+ * lf_image_map - read from the image, in map(); cuts the bio
+ * @off: image offset, bytes
+ */
+int lf_image_map(struct lf_io *io, struct bio *bio, u64 off);
+
+/**
+ * lf_image_read - read a block of the image into a bio of our own
+ * @to: not longer than the block; no two extents meet in it
+ * @done: called when it is filled, in a worker
+ *
+ * Context: worker.
+ */
+void lf_image_read(struct lf_io *io, struct bio *to, u64 off,
+		   void (*done)(struct bio *to, blk_status_t status));
+
+/* Does the image have anything but zeros in this range? */
+bool lf_image_maps(const struct lf_device *dev, u64 off, u64 bytes);
+
+/*
+ * ----------------------------------------------------------------
+ * overlay.c, commit.c
+ * ----------------------------------------------------------------
+ */
+
+/**
+ * struct lf_overlay_info - for status
+ * @dirty: blocks
+ * @zero: blocks
+ */
+struct lf_overlay_info {
+	enum lf_mode mode;
+	u64 dirty;
+	u64 zero;
+};
+
+/**
+ * lf_overlay_get - find or load the overlay on two devices
+ * @why: out, static sentence
+ *
+ * Reads only. The caller holds both devices until lf_overlay_put().
+ * Return: an overlay that is not active, or ERR_PTR.
+ * Context: process, GFP_KERNEL.
+ */
+struct lf_overlay *lf_overlay_get(struct block_device *meta,
+				  struct block_device *cow,
+				  const struct lf_super *super,
+				  const char **why);
+void lf_overlay_put(struct lf_overlay *ov);
+
+/**
+ * lf_overlay_activate - take the overlay for a device that is being resumed
+ *
+ * A writable device begins an epoch, or tries again after an error.
+ * Return: 0; -EBUSY: another device has it; another error: it has it, but read-only.
+ */
+int lf_overlay_activate(struct lf_device *dev);
+
+/**
+ * lf_overlay_deactivate - commit, and let go of it. No I/O is left.
+ */
+void lf_overlay_deactivate(struct lf_device *dev);
+
+/**
+ * lf_overlay_map - what map() does for a device with an overlay
+ * @off: byte of the device
+ */
+int lf_overlay_map(struct lf_io *io, struct bio *bio, u64 off);
+
+/**
+ * lf_overlay_end_io - a bio that was sent on has ended, in any context
+ *
+ * Return: DM_ENDIO_DONE, or DM_ENDIO_INCOMPLETE: it ends with a commit.
+ */
+int lf_overlay_end_io(struct lf_io *io, struct bio *bio, blk_status_t status);
+
+/**
+ * lf_overlay_seal - have the commit at the next suspend seal it, or undo that
+ */
+int lf_overlay_seal(struct lf_overlay *ov, bool seal);
+bool lf_overlay_sealed(struct lf_overlay *ov);
+int lf_overlay_commit(struct lf_overlay *ov);
+const u8 *lf_overlay_uuid(const struct lf_overlay *ov);
+void lf_overlay_info(struct lf_overlay *ov, struct lf_overlay_info *info);
+int lf_overlays_init(void);
+void lf_overlays_exit(void);
 
 /*
  * ----------------------------------------------------------------

@@ -10,6 +10,7 @@
 #include <linux/dm-bufio.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "lazyframe.h"
@@ -218,18 +219,22 @@ out:
  */
 static DEFINE_MUTEX(lf_bufio_lock);
 
-static struct dm_bufio_client *bufio_create(struct block_device *bdev)
+struct dm_bufio_client *lf_bufio_create(struct block_device *bdev)
 {
 	struct dm_bufio_client *bufio;
+	unsigned int noio;
 
 	mutex_lock(&lf_bufio_lock);
+	/* A device that is being resumed may wait for the lock. */
+	noio = memalloc_noio_save();
 	bufio = dm_bufio_client_create(bdev, LF_META_BLOCK, 1, 0, NULL, NULL,
 				       0);
+	memalloc_noio_restore(noio);
 	mutex_unlock(&lf_bufio_lock);
 	return bufio;
 }
 
-static void bufio_destroy(struct dm_bufio_client *bufio)
+void lf_bufio_destroy(struct dm_bufio_client *bufio)
 {
 	mutex_lock(&lf_bufio_lock);
 	dm_bufio_client_destroy(bufio);
@@ -243,13 +248,13 @@ int lf_meta_load(struct block_device *bdev, struct lf_image *image,
 	int err;
 
 	memset(image, 0, sizeof(*image));
-	bufio = bufio_create(bdev);
+	bufio = lf_bufio_create(bdev);
 	if (IS_ERR(bufio)) {
 		*why = "Cannot open the meta device through dm-bufio";
 		return PTR_ERR(bufio);
 	}
 	err = load(bufio, bdev_nr_bytes(bdev), image, why);
-	bufio_destroy(bufio);
+	lf_bufio_destroy(bufio);
 	if (err)
 		lf_meta_unload(image);
 	return err;

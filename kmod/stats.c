@@ -37,6 +37,8 @@ static ssize_t _name##_show(struct kobject *kobj,			\
 static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
 
 STAT_SHOW(reads, LF_READS);
+STAT_SHOW(reads_overlay, LF_READS_OVERLAY);
+STAT_SHOW(reads_origin, LF_READS_ORIGIN);
 STAT_SHOW(reads_zero, LF_READS_ZERO);
 STAT_SHOW(reads_memory, LF_READS_MEMORY);
 STAT_SHOW(reads_fetched, LF_READS_FETCHED);
@@ -45,6 +47,12 @@ STAT_SHOW(read_bytes, LF_READ_BYTES);
 STAT_SHOW(frames_demanded, LF_FRAMES_DEMANDED);
 STAT_SHOW(frames_prefetched, LF_FRAMES_PREFETCHED);
 STAT_SHOW(frames_bad, LF_FRAMES_BAD);
+STAT_SHOW(writes, LF_WRITES);
+STAT_SHOW(writes_failed, LF_WRITES_FAILED);
+STAT_SHOW(write_bytes, LF_WRITE_BYTES);
+STAT_SHOW(copy_ups, LF_COPY_UPS);
+STAT_SHOW(zeroings, LF_ZEROINGS);
+STAT_SHOW(commits, LF_COMMITS);
 
 static ssize_t waiting_show(struct kobject *kobj, struct kobj_attribute *attr,
 			    char *buf)
@@ -56,8 +64,37 @@ static ssize_t waiting_show(struct kobject *kobj, struct kobj_attribute *attr,
 
 static struct kobj_attribute waiting_attr = __ATTR_RO(waiting);
 
+/* Without an overlay: no blocks, and mode "-". */
+#define OVERLAY_SHOW(_name, _field)					\
+static ssize_t _name##_show(struct kobject *kobj,			\
+			    struct kobj_attribute *attr, char *buf)	\
+{									\
+	struct lf_device *dev = container_of(kobj, struct lf_device, kobj); \
+	struct lf_overlay_info info = {};				\
+									\
+	if (dev->overlay)						\
+		lf_overlay_info(dev->overlay, &info);			\
+	return sysfs_emit(buf, "%llu\n", info._field);			\
+}									\
+static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
+
+OVERLAY_SHOW(dirty_blocks, dirty);
+OVERLAY_SHOW(zero_blocks, zero);
+
+static ssize_t mode_show(struct kobject *kobj, struct kobj_attribute *attr,
+			 char *buf)
+{
+	struct lf_device *dev = container_of(kobj, struct lf_device, kobj);
+
+	return sysfs_emit(buf, "%s\n", lf_mode_name(dev));
+}
+
+static struct kobj_attribute mode_attr = __ATTR_RO(mode);
+
 static struct attribute *device_attrs[] = {
 	&reads_attr.attr,
+	&reads_overlay_attr.attr,
+	&reads_origin_attr.attr,
 	&reads_zero_attr.attr,
 	&reads_memory_attr.attr,
 	&reads_fetched_attr.attr,
@@ -66,6 +103,15 @@ static struct attribute *device_attrs[] = {
 	&frames_demanded_attr.attr,
 	&frames_prefetched_attr.attr,
 	&frames_bad_attr.attr,
+	&writes_attr.attr,
+	&writes_failed_attr.attr,
+	&write_bytes_attr.attr,
+	&copy_ups_attr.attr,
+	&zeroings_attr.attr,
+	&commits_attr.attr,
+	&dirty_blocks_attr.attr,
+	&zero_blocks_attr.attr,
+	&mode_attr.attr,
 	&waiting_attr.attr,
 	NULL
 };

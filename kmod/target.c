@@ -34,6 +34,9 @@ static DEFINE_MUTEX(lf_devices_lock);
 
 /* Bytes that one bio may ask for, however small the frames are. */
 #define MIN_IO_LEN		(64 << 10)
+/* So that a write lies in two leaves of an overlay at most. */
+#define MAX_IO_LEN		(4 << 20)
+#define MAX_ZEROING		(1U << 30 >> SECTOR_SHIFT)
 
 /*
  * ----------------------------------------------------------------
@@ -106,9 +109,13 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
 
 static void io_end(struct lf_io *io, blk_status_t status, enum lf_stat kind)
 {
-	struct bio *bio = dm_bio_from_per_bio_data(io, sizeof(*io));
+	struct bio *bio = io->to;
 	struct lf_device *dev = io->dev;
 
+	if (io->done) {
+		io->done(io->to, status);
+		return;
+	}
 	if (status != BLK_STS_DM_REQUEUE) {
 		this_cpu_inc(dev->stats->count[LF_READS]);
 		this_cpu_inc(dev->stats->count[kind]);
@@ -166,14 +173,12 @@ static void io_fail(struct lf_io *io, int err)
 
 static void io_finish(struct lf_io *io)
 {
-	struct bio *bio = dm_bio_from_per_bio_data(io, sizeof(*io));
-
 	/* The image's last block is stored without its padding. */
 	while (io->iter.bi_size) {
-		struct bio_vec bv = bio_iter_iovec(bio, io->iter);
+		struct bio_vec bv = bio_iter_iovec(io->to, io->iter);
 
 		memzero_bvec(&bv);
-		bio_advance_iter_single(bio, &io->iter, bv.bv_len);
+		bio_advance_iter_single(io->to, &io->iter, bv.bv_len);
 	}
 	io_end(io, BLK_STS_OK, io->waited ? LF_READS_FETCHED : LF_READS_MEMORY);
 }
@@ -184,12 +189,11 @@ static void io_finish(struct lf_io *io)
  */
 static int io_copy(struct lf_io *io, struct lf_frame *frame)
 {
-	struct bio *bio = dm_bio_from_per_bio_data(io, sizeof(*io));
 	u32 off = io->upos - frame->pos.ustart;
 	u32 len = min_t(u64, frame->pos.ubytes - off, io->uend - io->upos);
 	int err;
 
-	err = lf_codec_read(frame, off, len, bio, &io->iter);
+	err = lf_codec_read(frame, off, len, io->to, &io->iter);
 	if (!err) {
 		io->upos += len;
 		io->refetched = false;
@@ -242,8 +246,7 @@ out:
 	memalloc_noio_restore(noio);
 }
 
-/* Shorten the bio so that it ends where what it asks for changes. */
-static void cut(struct bio *bio, u64 bytes)
+void lf_cut(struct bio *bio, u64 bytes)
 {
 	u64 sectors = bytes >> SECTOR_SHIFT;
 
@@ -251,50 +254,118 @@ static void cut(struct bio *bio, u64 bytes)
 		dm_accept_partial_bio(bio, sectors);
 }
 
-/* @skip: bytes from the extent's start to the bio's */
-static void io_start(struct lf_io *io, struct bio *bio,
-		     const struct lf_disk_extent *extent, u64 skip)
+/*
+ * The extent that holds @off, or the next one: then *@start is behind @off. NULL
+ * and U64_MAX: there is none.
+ */
+static const struct lf_disk_extent *extent_at(const struct lf_device *dev,
+					      u64 off, u64 *start)
+{
+	const struct lf_disk_extent *extent = dev->image.extent;
+	u32 extents = dev->image.super.extents;
+	u32 i = lf_extents_find(extent, extents, off);
+
+	if (i == extents) {
+		*start = U64_MAX;
+		return NULL;
+	}
+	*start = le64_to_cpu(extent[i].start);
+	return &extent[i];
+}
+
+bool lf_image_maps(const struct lf_device *dev, u64 off, u64 bytes)
+{
+	u64 start;
+
+	extent_at(dev, off, &start);
+	return start < off + bytes;
+}
+
+/* @skip: bytes from the extent's start to the first byte of io->to */
+static void io_place(struct lf_io *io, const struct lf_disk_extent *extent,
+		     u64 skip)
 {
 	u64 left = le64_to_cpu(extent->length) - skip;
 
-	cut(bio, round_up(left, SECTOR_SIZE));
+	io->iter = io->to->bi_iter;
 	io->table = io->dev->image.table[le32_to_cpu(extent->layer)];
 	io->upos = le64_to_cpu(extent->storage) + skip;
-	io->uend = io->upos + min_t(u64, left, bio->bi_iter.bi_size);
+	io->uend = io->upos + min_t(u64, left, io->iter.bi_size);
 	/* Only in the layer's last block can either be cut short. */
 	io->uend = min(io->uend, io->table->layer->ubytes);
 	io->upos = min(io->upos, io->uend);
-	io->iter = bio->bi_iter;
 	INIT_WORK(&io->work, io_work);
+}
+
+int lf_zero_read(struct lf_io *io, struct bio *bio)
+{
+	io->to = bio;
+	zero_fill_bio(bio);
+	io_end(io, BLK_STS_OK, LF_READS_ZERO);
+	return DM_MAPIO_SUBMITTED;
+}
+
+int lf_image_map(struct lf_io *io, struct bio *bio, u64 off)
+{
+	const struct lf_disk_extent *extent;
+	u64 start, left;
+
+	extent = extent_at(io->dev, off, &start);
+	if (off < start) {
+		lf_cut(bio, start - off);
+		return lf_zero_read(io, bio);
+	}
+	left = start + le64_to_cpu(extent->length) - off;
+	lf_cut(bio, min_t(u64, round_up(left, SECTOR_SIZE),
+			  io->dev->io_bytes - off % io->dev->io_bytes));
+	io->to = bio;
+	io_place(io, extent, off - start);
 	stream_read(io->dev, io);
 	queue_work(lf_wq, &io->work);
+	return DM_MAPIO_SUBMITTED;
+}
+
+void lf_image_read(struct lf_io *io, struct bio *to, u64 off,
+		   void (*done)(struct bio *to, blk_status_t status))
+{
+	const struct lf_disk_extent *extent;
+	u64 start;
+
+	extent = extent_at(io->dev, off, &start);
+	if (off < start) {
+		zero_fill_bio(to);
+		done(to, BLK_STS_OK);
+		return;
+	}
+	io->to = to;
+	io->done = done;
+	io_place(io, extent, off - start);
+	io_work(&io->work);
 }
 
 static int lf_map(struct dm_target *ti, struct bio *bio)
 {
 	struct lf_io *io = dm_per_bio_data(bio, sizeof(*io));
 	struct lf_device *dev = ti->private;
-	const struct lf_disk_extent *extent = dev->image.extent;
 	u64 off = dm_target_offset(ti, bio->bi_iter.bi_sector) << SECTOR_SHIFT;
-	u64 start = U64_MAX;
-	u32 i;
-
-	if (bio_op(bio) != REQ_OP_READ)
-		return DM_MAPIO_KILL;
 
 	memset(io, 0, sizeof(*io));
 	io->dev = dev;
-	i = lf_extents_find(extent, dev->image.super.extents, off);
-	if (i < dev->image.super.extents)
-		start = le64_to_cpu(extent[i].start);
-	if (off < start) {
-		cut(bio, start - off);
-		zero_fill_bio(bio);
-		io_end(io, BLK_STS_OK, LF_READS_ZERO);
-		return DM_MAPIO_SUBMITTED;
-	}
-	io_start(io, bio, &extent[i], off - start);
-	return DM_MAPIO_SUBMITTED;
+	if (dev->failed)
+		return DM_MAPIO_KILL;
+	if (dev->overlay)
+		return lf_overlay_map(io, bio, off);
+	if (bio_op(bio) != REQ_OP_READ)
+		return DM_MAPIO_KILL;
+	return lf_image_map(io, bio, off);
+}
+
+static int lf_end_io(struct dm_target *ti, struct bio *bio,
+		     blk_status_t *status)
+{
+	struct lf_io *io = dm_per_bio_data(bio, sizeof(*io));
+
+	return lf_overlay_end_io(io, bio, *status);
 }
 
 /*
@@ -344,10 +415,26 @@ static int parse_seconds(const char *arg, unsigned int *seconds)
 	return 0;
 }
 
+static int parse_origin(struct lf_device *dev, const char *path)
+{
+	struct dm_target *ti = dev->ti;
+	int err;
+
+	ti->error = "There can be one origin";
+	if (dev->origin)
+		return -EINVAL;
+	ti->error = "Cannot open the origin";
+	err = dm_get_device(ti, path, dm_table_get_mode(ti->table) &
+				      ~LF_OPEN_WRITE, &dev->origin);
+	if (!err)
+		ti->error = NULL;
+	return err;
+}
+
 static int parse_features(struct lf_device *dev, struct dm_arg_set *as)
 {
 	static const struct dm_arg args[] = {
-		{ 0, 6, "Invalid number of feature arguments" },
+		{ 0, 8, "Invalid number of feature arguments" },
 	};
 	struct dm_target *ti = dev->ti;
 	unsigned int *seconds;
@@ -367,6 +454,12 @@ static int parse_features(struct lf_device *dev, struct dm_arg_set *as)
 		}
 		if (!strcasecmp(name, "read_only")) {
 			dev->read_only = true;
+			continue;
+		}
+		if (!strcasecmp(name, "origin")) {
+			if (!argc || parse_origin(dev, dm_shift_arg(as)))
+				return -EINVAL;
+			argc--;
 			continue;
 		}
 		if (!strcasecmp(name, "no_helper_timeout")) {
@@ -403,17 +496,23 @@ static int parse_devices(struct lf_device *dev, struct dm_arg_set *as)
 		ti->error = "This version has no store: give - as <store_dev>";
 		return -EINVAL;
 	}
-	if (strcmp(cow, "-")) {
-		ti->error = "This version has no overlay: give - as <cow_dev>";
-		return -EINVAL;
+	if (!strcmp(cow, "-")) {
+		if (dm_table_get_mode(ti->table) & LF_OPEN_WRITE) {
+			ti->error = "A device without <cow_dev> must be created read-only";
+			return -EINVAL;
+		}
+		cow = NULL;
 	}
-	if (dm_table_get_mode(ti->table) & LF_MODE_WRITE) {
-		ti->error = "A device without <cow_dev> must be created read-only";
-		return -EINVAL;
-	}
+	ti->error = "Cannot open the meta device";
 	err = dm_get_device(ti, meta, dm_table_get_mode(ti->table), &dev->meta);
 	if (err)
-		ti->error = "Cannot open the meta device";
+		return err;
+	if (!cow)
+		return 0;
+	ti->error = "Cannot open the COW device";
+	err = dm_get_device(ti, cow, dm_table_get_mode(ti->table), &dev->cow);
+	if (err)
+		dm_put_device(ti, dev->meta);
 	return err;
 }
 
@@ -436,17 +535,82 @@ static int load_image(struct lf_device *dev)
 		ti->error = "Size does not match the image's";
 		return -EINVAL;
 	}
+	/* So that a read seldom needs more than two frames. */
+	dev->io_bytes = max_t(u32, MIN_IO_LEN,
+			      round_up(dev->image.max_frame, SECTOR_SIZE));
 	if (!dev->image.max_frame)
 		return 0;
 	ti->error = "Cannot allocate memory for decoding";
-	err = lf_codec_reserve(dev->image.max_frame);
-	if (err)
+	return lf_codec_reserve(dev->image.max_frame);
+}
+
+/* A copy-up reads a block from one place. */
+static bool extents_have_whole_blocks(const struct lf_image *image)
+{
+	u32 i;
+
+	for (i = 0; i < image->super.extents; i++) {
+		u64 start = le64_to_cpu(image->extent[i].start);
+		u64 end = start + le64_to_cpu(image->extent[i].length);
+
+		if (start % LF_META_BLOCK || (end % LF_META_BLOCK &&
+					      end != image->super.image_bytes))
+			return false;
+	}
+	return true;
+}
+
+static int load_overlay(struct lf_device *dev)
+{
+	struct dm_target *ti = dev->ti;
+	const char *why;
+	int err;
+
+	ti->error = "The meta device and the table do not agree: is there an origin?";
+	if (lf_super_has_origin(&dev->image.super) != !!dev->origin)
+		return -EINVAL;
+	if (!dev->cow) {
+		ti->error = "An origin needs a COW device";
+		return dev->origin ? -EINVAL : 0;
+	}
+	ti->error = "An overlay needs extents of whole blocks";
+	if (!extents_have_whole_blocks(&dev->image))
+		return -EINVAL;
+	dev->overlay = lf_overlay_get(dev->meta->bdev, dev->cow->bdev,
+				      &dev->image.super, &why);
+	err = PTR_ERR_OR_ZERO(dev->overlay);
+	if (err) {
+		dev->overlay = NULL;
+		ti->error = (char *)why;
 		return err;
-	ti->error = NULL;
-	/* So that a bio seldom needs more than two frames. */
-	return dm_set_target_max_io_len(ti, max_t(u32, MIN_IO_LEN,
-						  dev->image.max_frame) >>
-					SECTOR_SHIFT);
+	}
+	dev->writable = !dev->read_only &&
+			(dm_table_get_mode(ti->table) & LF_OPEN_WRITE);
+	ti->error = "The overlay is sealed: it needs the feature read_only";
+	if (dev->writable && lf_overlay_sealed(dev->overlay))
+		return -EROFS;
+	ti->num_flush_bios = 1;
+	ti->flush_supported = true;
+	ti->num_discard_bios = 1;
+	ti->discards_supported = true;
+	ti->num_write_zeroes_bios = 1;
+	return dm_set_target_max_io_len(ti, MAX_IO_LEN >> SECTOR_SHIFT);
+}
+
+static void unload(struct lf_device *dev)
+{
+	if (dev->overlay)
+		lf_overlay_put(dev->overlay);
+	lf_meta_unload(&dev->image);
+}
+
+static void put_devices(struct lf_device *dev)
+{
+	if (dev->origin)
+		dm_put_device(dev->ti, dev->origin);
+	if (dev->cow)
+		dm_put_device(dev->ti, dev->cow);
+	dm_put_device(dev->ti, dev->meta);
 }
 
 static int lf_ctr(struct dm_target *ti, unsigned int argc, char **argv)
@@ -479,25 +643,25 @@ static int lf_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		goto out_stats;
 	err = parse_features(dev, &as);
 	if (err)
-		goto out_meta;
+		goto out_devices;
 	if (as.argc) {
 		ti->error = "Too many arguments";
 		err = -EINVAL;
-		goto out_meta;
+		goto out_devices;
 	}
 	err = load_image(dev);
+	if (!err)
+		err = load_overlay(dev);
 	if (err)
 		goto out_image;
 
-	ti->num_flush_bios = 0;
-	ti->num_discard_bios = 0;
 	ti->per_io_data_size = sizeof(struct lf_io);
 	return 0;
 
 out_image:
-	lf_meta_unload(&dev->image);
-out_meta:
-	dm_put_device(ti, dev->meta);
+	unload(dev);
+out_devices:
+	put_devices(dev);
 out_stats:
 	free_percpu(dev->stats);
 out_free:
@@ -513,6 +677,8 @@ static void deactivate(struct lf_device *dev)
 	mutex_unlock(&lf_devices_lock);
 	cancel_delayed_work_sync(&dev->expire);
 	lf_sysfs_remove(dev);
+	if (dev->overlay)
+		lf_overlay_deactivate(dev);
 }
 
 static void lf_dtr(struct dm_target *ti)
@@ -521,8 +687,8 @@ static void lf_dtr(struct dm_target *ti)
 
 	/* Resumed halfway: another target of the table refused to. */
 	deactivate(dev);
-	lf_meta_unload(&dev->image);
-	dm_put_device(ti, dev->meta);
+	unload(dev);
+	put_devices(dev);
 	free_percpu(dev->stats);
 	kfree(dev);
 }
@@ -551,12 +717,61 @@ static void lf_postsuspend(struct dm_target *ti)
 	deactivate(ti->private);
 }
 
+/*
+ * The origin is an active device of ours that shows the sealed overlay that the
+ * meta device names, and cannot change it.
+ */
+static bool origin_fits(const struct lf_device *dev)
+{
+	struct lf_device *other;
+	bool fits = false;
+
+	mutex_lock(&lf_devices_lock);
+	list_for_each_entry(other, &lf_devices, node) {
+		struct mapped_device *md = dm_table_get_md(other->ti->table);
+
+		if (dm_disk(md)->part0 != dev->origin->bdev)
+			continue;
+		fits = other->overlay && !other->writable &&
+		       other->ti->len == dev->ti->len &&
+		       !memcmp(lf_overlay_uuid(other->overlay),
+			       dev->image.super.origin, 16);
+	}
+	mutex_unlock(&lf_devices_lock);
+	return fits;
+}
+
+/* A device that cannot have its overlay comes up all the same, and says so. */
+static void activate_overlay(struct lf_device *dev)
+{
+	struct dm_target *ti = dev->ti;
+	int err;
+
+	dev->failed = false;
+	err = lf_overlay_activate(dev);
+	if (err == -EBUSY) {
+		DMERR("%s: the overlay is active in another device: all I/O fails",
+		      dm_table_device_name(ti->table));
+		dev->failed = true;
+	} else if (err) {
+		DMERR("%s: the overlay is read-only: error %d",
+		      dm_table_device_name(ti->table), err);
+	}
+	if (dev->origin && !origin_fits(dev)) {
+		DMERR("%s: the origin does not show the sealed overlay %pUb: all I/O fails",
+		      dm_table_device_name(ti->table), dev->image.super.origin);
+		dev->failed = true;
+	}
+}
+
 static int lf_preresume(struct dm_target *ti)
 {
 	struct lf_device *dev = ti->private;
 	unsigned int noio;
 
 	deactivate(dev);
+	if (dev->overlay)
+		activate_overlay(dev);
 	/* Our own allocations must not wait for the device to be resumed. */
 	noio = memalloc_noio_save();
 	lf_sysfs_add(dev);
@@ -574,12 +789,29 @@ static int lf_preresume(struct dm_target *ti)
  * ----------------------------------------------------------------
  */
 
+const char *lf_mode_name(struct lf_device *dev)
+{
+	struct lf_overlay_info info;
+
+	if (dev->failed)
+		return "fail";
+	if (!dev->overlay)
+		return "-";
+	lf_overlay_info(dev->overlay, &info);
+	return dev->writable && info.mode == LF_MODE_RW ? "rw" : "ro";
+}
+
 static void status_info(struct lf_device *dev, char *result,
 			unsigned int maxlen)
 {
+	struct lf_overlay_info info = {};
 	static const enum lf_stat shown[] = {
 		LF_READS, LF_READS_ZERO, LF_READS_MEMORY, LF_READS_FETCHED,
 		LF_READS_FAILED, LF_FRAMES_BAD,
+	};
+	static const enum lf_stat written[] = {
+		LF_WRITES, LF_COPY_UPS, LF_COMMITS, LF_READS_OVERLAY,
+		LF_READS_ORIGIN,
 	};
 	unsigned int sz = 0, i;
 
@@ -590,6 +822,11 @@ static void status_info(struct lf_device *dev, char *result,
 	       lf_cache_limit(), READ_ONCE(dev->waiting));
 	for (i = 0; i < ARRAY_SIZE(shown); i++)
 		DMEMIT(" %llu", lf_stat_read(dev, shown[i]));
+	if (dev->overlay)
+		lf_overlay_info(dev->overlay, &info);
+	DMEMIT(" %s %llu %llu", lf_mode_name(dev), info.dirty, info.zero);
+	for (i = 0; i < ARRAY_SIZE(written); i++)
+		DMEMIT(" %llu", lf_stat_read(dev, written[i]));
 }
 
 /* Only what differs from the defaults, in the order in which ctr takes it. */
@@ -601,10 +838,10 @@ static void status_table(struct lf_device *dev, char *result,
 	bool fetch_set = fetch != DEFAULT_FETCH_TIMEOUT;
 	bool error = READ_ONCE(dev->error_if_no_helper);
 	unsigned int features = error + dev->read_only + 2 * !!no_helper +
-				2 * fetch_set;
+				2 * fetch_set + 2 * !!dev->origin;
 	unsigned int sz = 0;
 
-	DMEMIT("%s - -", dev->meta->name);
+	DMEMIT("%s - %s", dev->meta->name, dev->cow ? dev->cow->name : "-");
 	if (features)
 		DMEMIT(" %u", features);
 	if (error)
@@ -615,6 +852,8 @@ static void status_table(struct lf_device *dev, char *result,
 		DMEMIT(" fetch_timeout %u", fetch);
 	if (dev->read_only)
 		DMEMIT(" read_only");
+	if (dev->origin)
+		DMEMIT(" origin %s", dev->origin->name);
 }
 
 static void status_ima(struct lf_device *dev, char *result, unsigned int maxlen)
@@ -625,8 +864,13 @@ static void status_ima(struct lf_device *dev, char *result, unsigned int maxlen)
 	DMEMIT_TARGET_NAME_VERSION(dev->ti->type);
 	DMEMIT(",meta_device_name=%s,image_uuid=%pUb,image_bytes=%llu",
 	       dev->meta->name, super->uuid, super->image_bytes);
-	DMEMIT(",generation=%llu,layers=%u,read_only=y;", super->generation,
-	       super->layers);
+	DMEMIT(",generation=%llu,layers=%u", super->generation, super->layers);
+	if (dev->cow)
+		DMEMIT(",cow_device_name=%s,overlay_uuid=%pUb", dev->cow->name,
+		       lf_overlay_uuid(dev->overlay));
+	if (dev->origin)
+		DMEMIT(",origin_device_name=%s", dev->origin->name);
+	DMEMIT(",read_only=%c;", dev->writable ? 'n' : 'y');
 }
 
 static void lf_status(struct dm_target *ti, status_type_t type,
@@ -663,6 +907,12 @@ static int lf_message(struct dm_target *ti, unsigned int argc, char **argv,
 		err = parse_seconds(argv[1], &dev->no_helper_timeout);
 	} else if (argc == 2 && !strcasecmp(argv[0], "fetch_timeout")) {
 		err = parse_seconds(argv[1], &dev->fetch_timeout);
+	} else if (argc == 1 && dev->overlay && !strcasecmp(argv[0], "seal")) {
+		return lf_overlay_seal(dev->overlay, true);
+	} else if (argc == 1 && dev->overlay && !strcasecmp(argv[0], "unseal")) {
+		return lf_overlay_seal(dev->overlay, false);
+	} else if (argc == 1 && dev->overlay && !strcasecmp(argv[0], "commit")) {
+		return lf_overlay_commit(dev->overlay);
 	}
 	if (err)
 		DMERR("%s: unknown message or value: %s %s",
@@ -679,8 +929,29 @@ static int lf_message(struct dm_target *ti, unsigned int argc, char **argv,
  */
 static void lf_io_hints(struct dm_target *ti, struct queue_limits *limits)
 {
-	limits->physical_block_size = LF_META_BLOCK;
-	limits->io_min = LF_META_BLOCK;
+	limits->physical_block_size = max_t(unsigned int, LF_META_BLOCK,
+					    limits->physical_block_size);
+	limits->io_min = max_t(unsigned int, LF_META_BLOCK, limits->io_min);
+	if (!ti->num_discard_bios)
+		return;
+	/* Marks cost the same whatever the COW device can do. */
+	limits->discard_granularity = LF_META_BLOCK;
+	limits->max_discard_sectors = MAX_ZEROING;
+	limits->max_hw_discard_sectors = MAX_ZEROING;
+	limits->max_write_zeroes_sectors = MAX_ZEROING;
+}
+
+static int lf_iterate_devices(struct dm_target *ti,
+			      iterate_devices_callout_fn fn, void *data)
+{
+	struct lf_device *dev = ti->private;
+	int ret = 0;
+
+	if (dev->cow)
+		ret = fn(ti, dev->cow, 0, ti->len, data);
+	if (!ret && dev->origin)
+		ret = fn(ti, dev->origin, 0, ti->len, data);
+	return ret;
 }
 
 static struct target_type lf_target = {
@@ -690,6 +961,7 @@ static struct target_type lf_target = {
 	.ctr = lf_ctr,
 	.dtr = lf_dtr,
 	.map = lf_map,
+	.end_io = lf_end_io,
 	.presuspend = lf_presuspend,
 	.presuspend_undo = lf_presuspend_undo,
 	.postsuspend = lf_postsuspend,
@@ -697,6 +969,7 @@ static struct target_type lf_target = {
 	.status = lf_status,
 	.message = lf_message,
 	.io_hints = lf_io_hints,
+	.iterate_devices = lf_iterate_devices,
 };
 
 static int __init lf_init(void)
@@ -709,9 +982,12 @@ static int __init lf_init(void)
 	err = lf_frames_init();
 	if (err)
 		goto out_wq;
-	err = lf_codec_init();
+	err = lf_overlays_init();
 	if (err)
 		goto out_frames;
+	err = lf_codec_init();
+	if (err)
+		goto out_overlays;
 	err = lf_channel_init();
 	if (err)
 		goto out_codec;
@@ -724,6 +1000,8 @@ out_channel:
 	lf_channel_exit();
 out_codec:
 	lf_codec_exit();
+out_overlays:
+	lf_overlays_exit();
 out_frames:
 	lf_frames_exit();
 out_wq:
@@ -739,6 +1017,7 @@ static void __exit lf_exit(void)
 	/* Works that ended the last read may still be on their way out. */
 	flush_workqueue(lf_wq);
 	lf_frames_exit();
+	lf_overlays_exit();
 	lf_codec_exit();
 	destroy_workqueue(lf_wq);
 }

@@ -16,7 +16,9 @@ layers = {layer.uuid: layer}
 
 INFO = ("helper", "policy", "layers", "cache_frames", "cache_bytes",
         "cache_limit", "waiting", "reads", "reads_zero", "reads_memory",
-        "reads_fetched", "reads_failed", "frames_bad")
+        "reads_fetched", "reads_failed", "frames_bad", "mode", "dirty_blocks",
+        "zero_blocks", "writes", "copy_ups", "commits", "reads_overlay",
+        "reads_origin")
 
 
 def info(device):
@@ -43,7 +45,8 @@ def _():
     assert now["cache_bytes"] == module("cache_bytes") == \
         len(layer.object) + len(other.object)
     assert now["cache_limit"] == module("cache_limit") == 9 * MIB
-    for name in INFO[7:]:
+    assert now["mode"] == "-"
+    for name in INFO[7:13] + INFO[14:]:
         assert now[name] == stats[name], (name, now, stats)
     server.close()
     reader = Reader(device, 4096, 512)
@@ -216,7 +219,7 @@ def _():
                  "helper"))
 
 
-@test("every file of sysfs is one number, read-only")
+@test("every file of sysfs is one number, or a word, read-only")
 def _():
     device = Device([layer])
     for folder in (f"/sys/block/{device.dm}/lazyframe", MODULE):
@@ -226,7 +229,9 @@ def _():
                 continue
             with open(path) as f:
                 text = f.read()
-            assert text.endswith("\n") and text.strip().isdigit(), (path, text)
+            good = text.strip() in ("-", "rw", "ro", "fail") \
+                if name == "mode" else text.strip().isdigit()
+            assert text.endswith("\n") and good, (path, text)
             assert os.stat(path).st_mode & 0o777 == 0o444, path
 
 

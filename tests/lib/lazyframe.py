@@ -115,8 +115,11 @@ class Layer:
         return next(f for f in self.frames if f[1] == cstart)
 
 
-def meta(path, layers, extents, size, uuid=None, generation=1, patch=None):
-    """Write a meta device. @extents: (start, length, layer index, storage)."""
+def meta(path, layers, extents, size, uuid=None, generation=1, patch=None,
+         overlay=b"", origin=bytes(16), sequence=0):
+    """Write a meta device. @extents: (start, length, layer index, storage).
+    @overlay: the region OVERLAY (overlay.py makes one), or how it begins and
+    its size."""
     runs, frames, disk_layers, strings = [], [], [], b""
     for layer in layers:
         first_run, first_frame = len(runs), len(frames)
@@ -145,12 +148,21 @@ def meta(path, layers, extents, size, uuid=None, generation=1, patch=None):
         padded = data + bytes(-len(data) % BLOCK)
         body += padded
         block += len(padded) // BLOCK
+    if not isinstance(overlay, tuple):
+        overlay = overlay, len(overlay)
+    table += struct.pack("<QQQ", block if overlay[1] else 0, overlay[1], 0)
+    body += overlay[0]
+    block += overlay[1] // BLOCK
     sup = struct.pack("<8sIIQ16s16sQQQII", b"LZYFRAME", 1, BLOCK, 0,
                       uuid or os.urandom(16), bytes(16), generation, size,
                       block, len(regions) + 1, 0)
-    sup = (sup + table).ljust(BLOCK - 8, b"\0")
+    sup = (sup + table).ljust(88 + 32 * 24, b"\0")
+    sup += struct.pack("<Q16s", sequence, origin)
+    sup = sup.ljust(BLOCK - 8, b"\0")
     sup += struct.pack("<Q", xxh64(sup))
-    blob = bytearray(sup + bytes(BLOCK) + body)
+    slots = [bytes(BLOCK), bytes(BLOCK)]
+    slots[sequence % 2] = sup
+    blob = bytearray(b"".join(slots) + body)
     if patch:
         patch(blob)
     if os.path.exists(path) and not os.path.isfile(path):
@@ -159,6 +171,7 @@ def meta(path, layers, extents, size, uuid=None, generation=1, patch=None):
     else:
         with open(path, "wb") as f:
             f.write(blob)
+            f.truncate(max(len(blob), block * BLOCK))
 
 
 def sectors(size):

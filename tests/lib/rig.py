@@ -34,12 +34,15 @@ import threading
 import time
 import traceback
 
+import overlay
 from lazyframe import (BLOCK, LZ4, NONE, ZSTD, Helper, Layer, Request,
                        compress, meta, sectors, xxh64)
 
 KIB, MIB = 1 << 10, 1 << 20
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64,
+                           ctypes.c_int64)
 MODULE = "/sys/class/misc/lazyframe"
 
 # A kernel with KASAN and lockdep is about ten times as slow.
@@ -369,77 +372,73 @@ class DM:
 _names = itertools.count()
 
 
-def write_meta(layers, extents, size, patch=None, **kw):
-    fd, path = tempfile.mkstemp(suffix=".meta")
-    os.close(fd)
-    meta(path, layers, extents, size, patch=patch, **kw)
-    return path
+class Block:
+    """A block device and, where it fits in memory, what it must say."""
 
-
-class Device:
-    """A lazyframe device, its meta device and what it must say."""
-
-    def __init__(self, layers, extents=None, size=None, features="",
-                 resume=True, keep=False):
-        if size is None:
-            size = len(layers[0].content)
-        if extents is None:
-            extents = [(0, size, 0, 0)]
-        self.layers, self.extents, self.size = layers, extents, size
-        self.model = flat(layers, extents, size)
-        self.name = f"t{os.getpid()}-{next(_names)}"
-        self.path = write_meta(layers, extents, size)
-        self.loop = Loop(self.path)
-        self.args = f"{self.loop.name} - -" + (
-            f" {len(features.split())} {features}" if features else "")
+    def __init__(self, size, model=None):
+        self.size, self.model = size, model
+        self.node = None
         self.fds = {}
-        self.alive = False
-        try:
-            self.number = DM.call(DM.CREATE, self.name)["dev"]
-        except BaseException:
-            self.loop.close()
-            raise
-        self.alive = True
-        # dev numbers come in the kernel's huge encoding
-        minor = (self.number & 0xff) | ((self.number >> 12) & 0xfff00)
-        self.dm = f"dm-{minor}"
-        self.node = f"/dev/{self.dm}"
-        if not keep:
-            undo(self.close)
-        try:
-            self.load(self.args)
-            if resume:
-                self.resume()
-        except BaseException:
-            if keep:
-                self.close()
-            raise
+        self.lock = threading.Lock()
 
-    def load(self, args, size=None, flags=None, begin=0):
-        DM.load(self.name, len(self.model) // 512 if size is None else size,
-                args, flags, begin=begin)
+    def fd(self, direct=True, write=False):
+        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | \
+            (os.O_DIRECT if direct else 0)
+        with self.lock:
+            if flags not in self.fds:
+                self.fds[flags] = os.open(self.node, flags)
+            return self.fds[flags]
 
-    def resume(self, flags=0):
-        DM.call(DM.SUSPEND, self.name, flags)
+    def put(self, offset, data):
+        """Change the model only."""
+        data = data[:max(0, len(self.model) - offset)]
+        self.model[offset:offset + len(data)] = data
 
-    def suspend(self, noflush=False):
-        DM.call(DM.SUSPEND, self.name, DM.F_SUSPEND | DM.SKIP_LOCKFS |
-                (DM.NOFLUSH if noflush else 0))
+    def write(self, offset, data, direct=True, fua=False, model=True):
+        """@model: False where a test knows better what it will read."""
+        flags = os.RWF_DSYNC if fua else 0
+        fd = self.fd(direct, True)
+        done = 0
+        with contextlib.closing(mmap.mmap(-1, len(data))) as buf:
+            buf.write(data)
+            with memoryview(buf) as view:
+                while done < len(data):
+                    done += os.pwritev(fd, [view[done:]], offset + done, flags)
+        if model and self.model is not None:
+            self.put(offset, data)
 
-    def message(self, text):
-        DM.message(self.name, text)
+    def flush(self):
+        os.fsync(self.fd(True, True))
 
-    def info(self):
-        return DM.status(self.name).split()
+    def ioctl_range(self, nr, offset, length):
+        arg = (ctypes.c_uint64 * 2)(offset, length)
+        if libc.ioctl(self.fd(True, True), nr, arg) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
 
-    def table(self):
-        return DM.status(self.name, DM.STATUS_TABLE)
+    def discard(self, offset, length, model=True):
+        """Whole blocks become zeros, what hangs over stays."""
+        self.ioctl_range(0x1277, offset, length)	# BLKDISCARD
+        if model and self.model is not None:
+            start = -(-offset // BLOCK) * BLOCK
+            end = offset + length
+            if end < sectors(self.size) * 512:
+                end = end // BLOCK * BLOCK
+            if end > start:
+                self.put(start, bytes(end - start))
 
-    def fd(self, direct=True):
-        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if direct else 0)
-        if flags not in self.fds:
-            self.fds[flags] = os.open(self.node, flags)
-        return self.fds[flags]
+    def zeroes(self, offset, length, model=True):
+        self.ioctl_range(0x127f, offset, length)	# BLKZEROOUT
+        if model and self.model is not None:
+            self.put(offset, bytes(length))
+
+    def punch(self, offset, length, model=True):
+        """fallocate: write-zeroes, and an error where the device has none."""
+        if libc.fallocate(self.fd(True, True), 3, offset, length) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        if model and self.model is not None:
+            self.put(offset, bytes(length))
 
     def read(self, offset, length, direct=True):
         if not direct:
@@ -461,7 +460,7 @@ class Device:
 
     def check(self, offset=0, length=None, direct=True):
         if length is None:
-            length = len(self.model) - offset
+            length = sectors(self.size) * 512 - offset
         same(self.read(offset, length, direct),
              self.model[offset:offset + length], offset)
 
@@ -470,26 +469,179 @@ class Device:
         os.posix_fadvise(self.fd(False), 0, 0, os.POSIX_FADV_DONTNEED)
         fcntl.ioctl(self.fd(False), 0x1261)		# BLKFLSBUF
 
+    def release(self):
+        """Close our own descriptors."""
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds = {}
+
+
+class Mapped(Block):
+    """A device of one target of another kind, writable, over @args."""
+
+    def __init__(self, target, size, args, flags=0):
+        super().__init__(size)
+        self.name = f"m{os.getpid()}-{next(_names)}"
+        number = DM.call(DM.CREATE, self.name)["dev"]
+        self.dm = f"dm-{(number & 0xff) | ((number >> 12) & 0xfff00)}"
+        self.node = f"/dev/{self.dm}"
+        undo(self.close)
+        self.alive = True
+        self.turn(target, args, flags)
+
+    def turn(self, target, args, flags=0):
+        """Another table in the place of the first; reads that wait stay."""
+        DM.load(self.name, self.size // 512, args, flags, target=target)
+        DM.call(DM.SUSPEND, self.name, DM.NOFLUSH | DM.SKIP_LOCKFS)
+
+    def message(self, text):
+        DM.message(self.name, text)
+
+    def close(self):
+        self.release()
+        if self.alive:
+            DM.call(DM.REMOVE, self.name)
+            self.alive = False
+
+
+def write_meta(layers, extents, size, patch=None, **kw):
+    fd, path = tempfile.mkstemp(suffix=".meta")
+    os.close(fd)
+    meta(path, layers, extents, size, patch=patch, **kw)
+    return path
+
+
+class Device(Block):
+    """A lazyframe device, its meta device and what it must say."""
+
+    def __init__(self, layers, extents=None, size=None, features="",
+                 resume=True, keep=False, cow=False, on=None, origin=None,
+                 origin_uuid=None):
+        """@cow: with an overlay, on a file of its own; @on: on these two block
+        devices. @origin: a device's path."""
+        if size is None:
+            size = len(layers[0].content)
+        if extents is None:
+            extents = [(0, size, 0, 0)]
+        # nobody holds a model of a huge image in memory
+        super().__init__(size, flat(layers, extents, size)
+                         if size <= 1 << 30 else None)
+        self.layers, self.extents = layers, extents
+        self.name = f"t{os.getpid()}-{next(_names)}"
+        self.alive = False
+        self.loop = self.cow_loop = self.number = None
+        try:
+            self.storage(cow, on, origin_uuid)
+            self.args = self.line(features, origin)
+            if not keep:
+                undo(self.close)
+            self.create(resume)
+        except BaseException:
+            if keep or self.number is None:
+                self.close()
+            raise
+
+    def storage(self, cow, on, origin_uuid):
+        """Make a meta device and, if asked for, a COW device."""
+        kw = {"origin": origin_uuid or bytes(16)}
+        tree = overlay.Tree(self.size)
+        if cow or on:
+            self.uuid = os.urandom(16)
+            kw["overlay"], identity = overlay.fresh(self.size, self.uuid)
+            if self.model is not None:
+                self.model = bytearray(self.model)
+        if on:
+            self.path, self.cow_path = on
+            meta(self.path, self.layers, self.extents, self.size, **kw)
+        else:
+            self.path = write_meta(self.layers, self.extents, self.size, **kw)
+            self.loop = Loop(self.path)
+            if cow:
+                fd, self.cow_path = tempfile.mkstemp(suffix=".cow")
+                os.close(fd)
+                os.truncate(self.cow_path, tree.cow_bytes)
+        if cow or on:
+            with open(self.cow_path, "r+b") as f:
+                f.seek(tree.blocks * BLOCK)
+                f.write(identity)
+            if not on:
+                self.cow_loop = Loop(self.cow_path)
+        self.writable = bool(cow or on)
+
+    def line(self, features="", origin=None):
+        cow = self.cow_loop.name if self.cow_loop else \
+            self.cow_path if self.writable else "-"
+        if origin:
+            features += f" origin {origin}"
+        return f"{self.loop.name if self.loop else self.path} - {cow}" + (
+            f" {len(features.split())} {features}" if features else "")
+
+    def create(self, resume=True):
+        self.number = DM.call(DM.CREATE, self.name)["dev"]
+        self.alive = True
+        # dev numbers come in the kernel's huge encoding
+        minor = (self.number & 0xff) | ((self.number >> 12) & 0xfff00)
+        self.dm = f"dm-{minor}"
+        self.node = f"/dev/{self.dm}"
+        self.load(self.args)
+        if resume:
+            self.resume()
+
+    def load(self, args, size=None, flags=None, begin=0):
+        if flags is None:
+            flags = 0 if self.writable and " read_only" not in args else None
+        DM.load(self.name, sectors(self.size) if size is None else size,
+                args, flags, begin=begin)
+
+    def resume(self, flags=0):
+        DM.call(DM.SUSPEND, self.name, flags)
+
+    def suspend(self, noflush=False):
+        DM.call(DM.SUSPEND, self.name, DM.F_SUSPEND | DM.SKIP_LOCKFS |
+                (DM.NOFLUSH if noflush else 0))
+
+    def message(self, text):
+        DM.message(self.name, text)
+
+    def info(self):
+        return DM.status(self.name).split()
+
+    def table(self):
+        return DM.status(self.name, DM.STATUS_TABLE)
+
+    def pair(self):
+        """What is on its meta and COW device."""
+        return overlay.pair(self.path, self.cow_path)
+
+    def check_pair(self):
+        """After its removal: the pair on disk is what the model says."""
+        pair = self.pair()
+        same(pair.show(flat(self.layers, self.extents, self.size)), self.model)
+        return pair
+
+    def mode(self):
+        with open(f"/sys/block/{self.dm}/lazyframe/mode") as f:
+            return f.read().strip()
+
+    def event(self):
+        return DM.call(DM.STATUS, self.name)["event"]
+
     def stat(self, name):
         with open(f"/sys/block/{self.dm}/lazyframe/{name}") as f:
             return int(f.read())
 
     def stats(self):
         return {name: self.stat(name) for name in
-                os.listdir(f"/sys/block/{self.dm}/lazyframe")}
+                os.listdir(f"/sys/block/{self.dm}/lazyframe")
+                if name != "mode"}
 
     def adds_up(self):
         s = self.stats()
         assert s["waiting"] == 0, s
         assert s["reads"] == s["reads_zero"] + s["reads_memory"] + \
-            s["reads_fetched"] + s["reads_failed"], s
+            s["reads_fetched"] + s["reads_failed"] + \
+            s["reads_overlay"] + s["reads_origin"], s
         return s
-
-    def release(self):
-        """Close our own descriptors."""
-        for fd in self.fds.values():
-            os.close(fd)
-        self.fds = {}
 
     def remove(self):
         DM.call(DM.REMOVE, self.name)
@@ -523,6 +675,11 @@ class Device:
             self.loop.close()
             self.loop = None
             os.unlink(self.path)
+        if self.cow_loop:
+            assert not self.cow_loop.in_use(), "the COW device is still held"
+            self.cow_loop.close()
+            self.cow_loop = None
+            os.unlink(self.cow_path)
 
 
 class Reader(threading.Thread):
@@ -560,6 +717,39 @@ class Reader(threading.Thread):
         self.wait(limit)
         assert self.errno in (errnos or (errno.EIO,)), \
             f"read of {self.args}: {self.errno}, {self.data and 'data'}"
+
+
+class Later(threading.Thread):
+    """A call that may have to wait: done(), good() or bad()."""
+
+    def __init__(self, function, *args, **kw):
+        super().__init__(daemon=True)
+        self.what, self.error = (function, args, kw), None
+        self.start()
+
+    def run(self):
+        try:
+            self.what[0](*self.what[1], **self.what[2])
+        except Exception as e:
+            self.error = e
+
+    def done(self):
+        return not self.is_alive()
+
+    def wait(self, limit=10):
+        self.join(patience(limit))
+        assert not self.is_alive(), \
+            f"{self.what[0].__name__}{self.what[1][:1]} did not end"
+
+    def good(self, limit=10):
+        self.wait(limit)
+        if self.error:
+            raise self.error
+
+    def bad(self, *errnos, limit=10):
+        self.wait(limit)
+        assert isinstance(self.error, OSError) and \
+            self.error.errno in (errnos or (errno.EIO,)), self.error
 
 
 def waiting(device, count=1):
