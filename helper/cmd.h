@@ -9,10 +9,15 @@
 
 int cmd_attach(int argc, char **argv);
 int cmd_build(int argc, char **argv);
+int cmd_check(int argc, char **argv);
 int cmd_detach(int argc, char **argv);
+int cmd_export(int argc, char **argv);
+int cmd_flatten(int argc, char **argv);
 int cmd_format(int argc, char **argv);
+int cmd_gc(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_list(int argc, char **argv);
+int cmd_seal(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 

@@ -2,15 +2,11 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "cmd.h"
-#include "dm.h"
-#include "loopdev.h"
-#include "meta.h"
-#include "metafile.h"
+#include "pair.h"
+#include "stack.h"
 #include "state.h"
 #include "uuid.h"
 
@@ -22,9 +18,15 @@
 static const char usage[] =
 	"Usage: lazyframe attach NAME URL [option]...\n"
 	"\n"
-	"Show the image at URL as the read-only block device /dev/mapper/NAME.\n"
+	"Show the image at URL as the block device /dev/mapper/NAME.\n"
 	"\n"
-	"  --meta PATH                block device or file for the image's tables\n"
+	"  --cow PATH                 block device or file for what is written to it;\n"
+	"                             without it, it is read-only. What was written\n"
+	"                             before is there again\n"
+	"  --meta PATH                block device or file for the image's tables, and\n"
+	"                             for the list of what was written\n"
+	"  --read-only                with --cow: show what was written, write nothing\n"
+	"  --force                    begin anew: overwrite what --cow and --meta hold\n"
 	"  --error-if-no-helper       reads that need lazyframed fail while it is away\n"
 	"                             (they wait without this option)\n"
 	"  --no-helper-timeout SEC    reads fail after waiting so long for lazyframed\n"
@@ -36,6 +38,9 @@ struct request {
 	const char *name;
 	const char *url;
 	const char *meta;		/* NULL: ours to choose and to remove */
+	const char *cow;		/* NULL: no overlay */
+	bool read_only;
+	bool force;
 	bool error_if_no_helper;
 	int no_helper_timeout;		/* seconds, -1: not given */
 	int fetch_timeout;
@@ -69,6 +74,8 @@ static int parse(int argc, char **argv, struct request *request)
 		{ "fetch-timeout", required_argument, NULL, 'f' },
 		{ "store", required_argument, NULL, 's' },
 		{ "cow", required_argument, NULL, 'c' },
+		{ "read-only", no_argument, NULL, 'r' },
+		{ "force", no_argument, NULL, 'F' },
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
@@ -93,11 +100,18 @@ static int parse(int argc, char **argv, struct request *request)
 					  &request->fetch_timeout))
 				return 2;
 			break;
-		case 's':
 		case 'c':
+			request->cow = optarg;
+			break;
+		case 'r':
+			request->read_only = true;
+			break;
+		case 'F':
+			request->force = true;
+			break;
+		case 's':
 			fprintf(stderr,
-				"lazyframe attach: --%s is not supported by this version: devices are read-only and cached in memory\n",
-				opt == 's' ? "store" : "cow");
+				"lazyframe attach: --store is not supported by this version: frames are cached in memory\n");
 			return 2;
 		case 'h':
 			fputs(usage, stdout);
@@ -109,6 +123,11 @@ static int parse(int argc, char **argv, struct request *request)
 	}
 	if (argc - optind != 2) {
 		fputs(usage, stderr);
+		return 2;
+	}
+	if (request->read_only && !request->cow) {
+		fputs("lazyframe attach: --read-only goes with --cow: without, a device is read-only anyway\n",
+		      stderr);
 		return 2;
 	}
 	request->name = argv[optind];
@@ -141,7 +160,8 @@ static int check_name(const char *name, struct error *e)
 	return -EEXIST;
 }
 
-static void features(const struct request *request, char *text, size_t bytes)
+/* Return: how many words */
+static u32 features(const struct request *request, char *text, size_t bytes)
 {
 	char timeouts[2][40] = {};
 	u32 words = 0;
@@ -158,30 +178,9 @@ static void features(const struct request *request, char *text, size_t bytes)
 			 " fetch_timeout %d", request->fetch_timeout);
 		words += 2;
 	}
-	text[0] = 0;
-	if (words)
-		snprintf(text, bytes, " %u%s%s%s", words,
-			 request->error_if_no_helper ?
-			 " error_if_no_helper" : "", timeouts[0], timeouts[1]);
-}
-
-/* The device number for the table; a loop device lives as long as *@fd. */
-static int meta_number(const char *path, bool is_file, int *fd, dev_t *number,
-		       struct error *e)
-{
-	char loop[LOOPDEV_PATH];
-	struct stat st;
-
-	if (is_file) {
-		*fd = loopdev_attach(path, loop, e);
-		if (*fd < 0)
-			return *fd;
-		path = loop;
-	}
-	if (stat(path, &st))
-		return error_set(e, -errno, "%s: %s", path, strerror(errno));
-	*number = st.st_rdev;
-	return 0;
+	snprintf(text, bytes, "%s%s%s", request->error_if_no_helper ?
+		 " error_if_no_helper" : "", timeouts[0], timeouts[1]);
+	return words;
 }
 
 static void note_helper(const struct request *request)
@@ -200,57 +199,209 @@ static void note_helper(const struct request *request)
 		fprintf(stderr,
 			"lazyframe attach: no helper is attached: reads %s lazyframed runs\n",
 			info.error_policy ? "fail unless" : "wait until");
+	if (!strcmp(info.mode, "fail"))
+		fprintf(stderr,
+			"lazyframe attach: the overlay cannot be used, all I/O fails; the kernel's log tells why\n");
 	device_drop(&device);
 	return;
 failed:
 	fprintf(stderr, "lazyframe attach: status unknown: %s\n", e.text);
 }
 
-static int attach(const struct request *request, const struct image *image,
-		  struct error *e)
+/* The table's devices are open: make the mapped one. */
+static int create(const struct request *request, u64 image_bytes,
+		  const u8 image_uuid[16], dev_t meta, dev_t cow,
+		  dev_t origin, struct error *e)
 {
-	char path[STATE_PATH], uuid[UUID_TEXT], feature[128], params[192];
-	char device_uuid[DEVICE_UUID_MAX + 1];
-	const char *meta = request->meta;
-	struct metafile made = {};
-	dev_t number = 0;
-	int fd = -1, err;
+	char device_uuid[DEVICE_UUID_MAX + 1], params[256];
+	char uuid[UUID_TEXT], feature[128];
+	bool read_only = !cow || request->read_only;
+	u32 words;
 
-	err = state_lock(e);
-	if (err)
-		return err;
-	err = check_name(request->name, e);
-	if (err)
-		return err;
-
-	if (!meta) {
-		err = state_meta_path(request->name, path, e);
-		if (err)
-			return err;
-		meta = path;
-	}
-	/* A file of ours that no device uses is from before the last boot. */
-	err = metafile_format(meta, image, !request->meta, &made, e);
-	if (err)
-		return err;
-
-	err = meta_number(meta, made.is_file, &fd, &number, e);
-	if (err)
-		goto out;
-	features(request, feature, sizeof(feature));
-	snprintf(params, sizeof(params), "%u:%u - -%s", major(number),
-		 minor(number), feature);
-	uuid_text(image->uuid, uuid);
+	words = features(request, feature, sizeof(feature));
+	stack_params(params, sizeof(params), meta, cow, origin,
+		     cow && request->read_only, words, feature);
+	uuid_text(image_uuid, uuid);
 	snprintf(device_uuid, sizeof(device_uuid), "%s%s-%s",
 		 DEVICE_UUID_PREFIX, uuid, request->name);
-	err = device_create(request->name, device_uuid,
-			    meta_sectors(image->bytes), params, e);
-out:
-	if (fd >= 0)
-		close(fd);
+	return device_create(request->name, device_uuid,
+			     meta_sectors(image_bytes), params, read_only, e);
+}
+
+/*
+ * A file of ours that no device uses is from before the last boot, and good
+ * for nothing if it has no overlay.
+ */
+static bool may_replace(const struct request *request, const char *meta)
+{
+	return request->force ||
+	       (!request->meta && !metafile_has_overlay(meta));
+}
+
+/* Without an overlay. */
+static int attach_image(const struct request *request, const char *meta,
+			const struct meta_plan *plan,
+			const struct image *image, struct error *e)
+{
+	struct backing backing = { .fd = -1 };
+	struct metafile made = {};
+	int err;
+
+	err = metafile_write(meta, plan, -1, may_replace(request, meta), &made,
+			     e);
+	if (err)
+		return err;
+	err = backing_open(meta, false, &backing, e);
+	if (!err)
+		err = create(request, image->bytes, image->uuid,
+			     backing.number, 0, 0, e);
+	backing_close(&backing);
 	if (err && (made.created || !request->meta))
 		unlink(meta);
 	return err;
+}
+
+/* An overlay that is there: with the sealed ones below it, if any. */
+static int attach_pair(const struct request *request, const struct pair *pair,
+		       struct error *e)
+{
+	struct backing meta = { .fd = -1 }, cow = { .fd = -1 };
+	bool is_writable = !request->read_only;
+	dev_t origin = 0;
+	int err;
+
+	if (is_writable &&
+	    le32_to_cpu(pair->root.flags) & LF_ROOT_SEALED)
+		return error_set(e, -EROFS,
+				 "the overlay of %s is sealed, and its successor is not at %s.sealed-*: attach that one, or this with --read-only",
+				 pair->meta, pair->meta);
+	err = stack_attach(request->name, pair, &origin, e);
+	if (err)
+		return err;
+	err = backing_open(pair->meta, is_writable, &meta, e);
+	if (!err)
+		err = backing_open(pair->cow, is_writable, &cow, e);
+	if (!err)
+		err = create(request, pair->super.image_bytes,
+			     pair->super.uuid, meta.number, cow.number, origin,
+			     e);
+	backing_close(&meta);
+	backing_close(&cow);
+	if (err)
+		stack_detach(origin, NULL);
+	return err;
+}
+
+/* A new overlay. */
+static int attach_new(const struct request *request, const char *meta,
+		      struct meta_plan *plan, struct error *e)
+{
+	struct meta_overlay overlay = {};
+	struct pair_made made;
+	struct pair pair;
+	int err;
+
+	err = uuid_random(overlay.uuid);
+	if (err)
+		return error_set(e, err, "no random numbers: %s",
+				 strerror(-err));
+	err = meta_plan_overlay(plan, &overlay, e);
+	if (!err)
+		err = pair_make(meta, request->cow, plan,
+				may_replace(request, meta), request->force,
+				&made, e);
+	if (err)
+		return err;
+	err = pair_probe(meta, request->cow, &pair, e);
+	if (err > 0)
+		err = attach_pair(request, &pair, e);
+	else if (!err)
+		err = error_set(e, -EIO, "%s: the new overlay is not there",
+				meta);
+	pair_drop(&pair);
+	if (err)
+		pair_unmake(meta, request->cow, &made);
+	return err;
+}
+
+/*
+ * An overlay shows what was written together with the image that it was
+ * written to, and no other.
+ */
+static int check_image(const struct pair *pair, const struct image *image,
+		       struct error *e)
+{
+	char has[UUID_TEXT], asked[UUID_TEXT];
+
+	if (!memcmp(pair->super.uuid, image->uuid, sizeof(image->uuid)))
+		return 0;
+	uuid_text(pair->super.uuid, has);
+	uuid_text(image->uuid, asked);
+	return error_set(e, -EEXIST,
+			 "%s has an overlay of image %s%s%s%s, not of %s: attach that image, or --force discards the overlay",
+			 pair->meta, has, pair->url ? " (" : "",
+			 pair->url ? pair->url : "", pair->url ? ")" : "",
+			 asked);
+}
+
+/*
+ * @image: NULL if it was not asked for, as the overlay that was there a moment
+ * ago tells all that is needed
+ */
+static int attach(const struct request *request, const char *meta,
+		  const struct image *image, struct error *e)
+{
+	struct meta_plan *plan = NULL;
+	struct pair pair = {};
+	int err, found = 0;
+
+	err = state_lock(e);
+	if (!err)
+		err = check_name(request->name, e);
+	if (!err && request->cow && !request->force) {
+		err = pair_settle(meta, request->cow, e);
+		if (!err)
+			found = pair_probe(meta, request->cow, &pair, e);
+		if (found < 0)
+			err = found;
+	}
+	if (err)
+		goto out;
+	if (found > 0) {
+		err = image ? check_image(&pair, image, e) : 0;
+		if (!err)
+			err = attach_pair(request, &pair, e);
+		goto out;
+	}
+	if (!image) {
+		err = error_set(e, -EAGAIN, "%s changed meanwhile: try again",
+				meta);
+		goto out;
+	}
+	err = meta_plan_image(&plan, image, e);
+	if (err)
+		goto out;
+	err = request->cow ? attach_new(request, meta, plan, e) :
+			     attach_image(request, meta, plan, image, e);
+out:
+	meta_plan_free(plan);
+	pair_drop(&pair);
+	return err;
+}
+
+/* Does an overlay that is there tell all that the store would? */
+static bool known(const struct request *request, const char *meta)
+{
+	struct pair pair;
+	bool same = false;
+
+	if (!request->cow || request->force)
+		return false;
+	if (!pair_settle(meta, request->cow, NULL) &&
+	    pair_probe(meta, request->cow, &pair, NULL) > 0)
+		same = pair.url && !strcmp(pair.url, request->url);
+	pair_drop(&pair);
+	return same;
 }
 
 int cmd_attach(int argc, char **argv)
@@ -259,7 +410,8 @@ int cmd_attach(int argc, char **argv)
 		.no_helper_timeout = -1,
 		.fetch_timeout = -1,
 	};
-	struct image *image;
+	char path[STATE_PATH], *meta = NULL, *cow = NULL;
+	struct image *image = NULL;
 	struct error e = {};
 	int err, status;
 
@@ -271,18 +423,26 @@ int cmd_attach(int argc, char **argv)
 	err = check_name(request.name, &e);
 	if (!err)
 		err = device_target_check(&e);
+	if (!err && !request.meta)
+		err = state_meta_path(request.name, request.cow, path, &e);
 	if (!err)
+		err = path_absolute(request.meta ? request.meta : path, &meta,
+				    &e);
+	if (!err && request.cow)
+		err = path_absolute(request.cow, &cow, &e);
+	request.cow = cow;
+	if (!err && !known(&request, meta))
 		err = image_open(request.url, &image, &e);
-	if (err)
-		goto failed;
-	err = attach(&request, image, &e);
+	if (!err)
+		err = attach(&request, meta, image, &e);
 	image_free(image);
-	if (err)
-		goto failed;
-	note_helper(&request);
-	printf("/dev/mapper/%s\n", request.name);
-	return 0;
-failed:
-	fprintf(stderr, "lazyframe attach: %s\n", e.text);
-	return 1;
+	if (!err) {
+		note_helper(&request);
+		printf("/dev/mapper/%s\n", request.name);
+	} else {
+		fprintf(stderr, "lazyframe attach: %s\n", e.text);
+	}
+	free(meta);
+	free(cow);
+	return err ? 1 : 0;
 }

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "cmd.h"
-#include "dm.h"
 #include "inuse.h"
 #include "loopdev.h"
+#include "stack.h"
 #include "state.h"
 
 static const char usage[] =
-	"Usage: lazyframe detach NAME [--force]\n"
+	"Usage: lazyframe detach NAME [--force] [--discard]\n"
 	"\n"
-	"Remove the device and what attaching it made.\n"
+	"Remove the device and what attaching it made. What was written to it stays,\n"
+	"in the files and block devices of its overlay, for the next attach.\n"
 	"\n"
-	"  --force   let all its I/O fail first, reads that wait included\n"
-	"  --help    this text\n";
+	"  --force    let all its I/O fail first, reads that wait included\n"
+	"  --discard  what was written to it goes, too: the overlay's files are removed,\n"
+	"             its block devices are marked as empty\n"
+	"  --help     this text\n";
 
 /*
  * The loop device that attach made goes by itself when the mapped device does.
@@ -47,8 +51,14 @@ static int drop_loop(const struct stat *file, const char *path,
 	return 0;
 }
 
-/* @found: set if there was a file to remove */
-static int drop_files(const char *name, bool *found, struct error *e)
+/*
+ * The meta file that attach made goes, unless its overlay is all that tells
+ * what was written.
+ *
+ * @found: set if there was a file to remove
+ */
+static int drop_files(const char *name, bool discard, bool *found,
+		      struct error *e)
 {
 	char path[STATE_PATH];
 	struct stat st;
@@ -57,6 +67,8 @@ static int drop_files(const char *name, bool *found, struct error *e)
 
 	for (i = 0; !state_each_meta(name, i, path); i++) {
 		if (stat(path, &st))
+			continue;
+		if (!discard && metafile_has_overlay(path))
 			continue;
 		*found = true;
 		err = drop_loop(&st, path, e);
@@ -69,7 +81,95 @@ static int drop_files(const char *name, bool *found, struct error *e)
 	return 0;
 }
 
-static int remove_all(const char *name, bool force, struct error *e)
+/**
+ * struct parts - where the parts of a device and of those below it are
+ */
+struct parts {
+	u32 count;
+	char *path[2 * PAIR_MAX_DEPTH];
+};
+
+static int note_parts(const struct device *device, struct parts *parts,
+		      struct error *e)
+{
+	char meta[4096], cow[4096];
+	const char *path[] = { meta, cow };
+	size_t i;
+
+	stack_paths(device, meta, cow);
+	for (i = 0; cow[0] && i < ARRAY_SIZE(path); i++) {
+		if (parts->count == ARRAY_SIZE(parts->path))
+			return error_set(e, -ELOOP,
+					 "too many sealed devices below one another");
+		parts->path[parts->count] = strdup(path[i]);
+		if (!parts->path[parts->count++])
+			return error_set(e, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+/* All overlays from one device downwards. */
+static int note_stack(const struct device *top, struct parts *parts,
+		      struct error *e)
+{
+	dev_t origin = device_part(top, DEVICE_ORIGIN);
+	char name[DEVICE_NAME_MAX + 1];
+	struct device device;
+	int err;
+
+	err = note_parts(top, parts, e);
+	while (!err && origin && !device_mapped_name(origin, name)) {
+		err = device_read(name, &device, e);
+		if (err)
+			break;
+		err = note_parts(&device, parts, e);
+		origin = device_part(&device, DEVICE_ORIGIN);
+		device_drop(&device);
+	}
+	return err;
+}
+
+static int discard_parts(const struct parts *parts, struct error *e)
+{
+	int err = 0;
+	u32 i;
+
+	for (i = 0; !err && i < parts->count; i += 2)
+		err = pair_discard(parts->path[i], parts->path[i + 1], e);
+	return err;
+}
+
+static int remove_device(const struct device *device, bool force, bool discard,
+			 struct error *e)
+{
+	dev_t origin = device_part(device, DEVICE_ORIGIN);
+	struct parts parts = {};
+	int err = 0;
+
+	if (!device_is_ours(device))
+		return error_set(e, -EINVAL,
+				 "%s is no lazyframe device: its target is \"%s\"",
+				 device->name, device->target);
+	if (discard)
+		err = note_stack(device, &parts, e);
+	if (!err && force)
+		err = device_fail(device, e);
+	if (!err)
+		err = device_remove(device, e);
+	if (err == -EBUSY && force)
+		error_prefix(e,
+			     "all I/O fails from now on; detach it again when nobody uses it");
+	if (!err && origin)
+		err = stack_detach(origin, e);
+	if (!err && discard)
+		err = discard_parts(&parts, e);
+	while (parts.count)
+		free(parts.path[--parts.count]);
+	return err;
+}
+
+static int remove_all(const char *name, bool force, bool discard,
+		      struct error *e)
 {
 	struct device device;
 	bool found = false;
@@ -83,27 +183,14 @@ static int remove_all(const char *name, bool force, struct error *e)
 		return err;
 	if (!err) {
 		found = true;
-		if (!device_is_ours(&device)) {
-			err = error_set(e, -EINVAL,
-					"%s is no lazyframe device: its target is \"%s\"",
-					name, device.target);
-			goto out;
-		}
-		if (force)
-			err = device_fail(&device, e);
-		if (!err)
-			err = device_remove(&device, e);
-		if (err == -EBUSY && force)
-			error_prefix(e,
-				     "all I/O fails from now on; detach it again when nobody uses it");
+		err = remove_device(&device, force, discard, e);
+		device_drop(&device);
 		if (err)
-			goto out;
+			return err;
 	}
-	err = drop_files(name, &found, e);
+	err = drop_files(name, discard, &found, e);
 	if (!err && !found)
 		err = error_set(e, -ENXIO, "there is no device %s", name);
-out:
-	device_drop(&device);
 	return err;
 }
 
@@ -111,11 +198,12 @@ int cmd_detach(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "force", no_argument, NULL, 'f' },
+		{ "discard", no_argument, NULL, 'd' },
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
 	struct error e = {};
-	bool force = false;
+	bool force = false, discard = false;
 	int opt;
 
 	optind = 0;
@@ -123,6 +211,9 @@ int cmd_detach(int argc, char **argv)
 		switch (opt) {
 		case 'f':
 			force = true;
+			break;
+		case 'd':
+			discard = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -137,7 +228,7 @@ int cmd_detach(int argc, char **argv)
 		return 2;
 	}
 	if (device_name_check(argv[optind], &e) ||
-	    remove_all(argv[optind], force, &e)) {
+	    remove_all(argv[optind], force, discard, &e)) {
 		fprintf(stderr, "lazyframe detach: %s\n", e.text);
 		return 1;
 	}

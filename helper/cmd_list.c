@@ -44,13 +44,16 @@ static int by_name(const void *a, const void *b)
 
 static void print(const struct report *r)
 {
-	char size[32];
+	char size[32], dirty[32], zero[32];
 
 	report_size(r->device.sectors * 512, size, sizeof(size));
-	printf("%-20s  %-36s  %10s  %6llu  %-8s  %s\n", r->device.name,
-	       r->image[0] ? r->image : "-", size,
+	report_size(report_dirty_bytes(r), dirty, sizeof(dirty));
+	report_size(report_zero_bytes(r), zero, sizeof(zero));
+	printf("%-20s  %-36s  %10s  %6llu  %-8s  %-4s  %10s  %10s  %s\n",
+	       r->device.name, r->image[0] ? r->image : "-", size,
 	       (unsigned long long)r->info.field[DEVICE_LAYERS],
-	       r->info.helper ? "attached" : "none",
+	       r->info.helper ? "attached" : "none", r->info.mode,
+	       r->cow[0] ? dirty : "-", r->cow[0] ? zero : "-",
 	       r->backing[0] ? r->backing : r->meta);
 }
 
@@ -84,8 +87,9 @@ static int list(bool json, struct error *e)
 		if (json)
 			json_object_array_add(array, report_json(&report));
 		else if (!shown++)
-			printf("%-20s  %-36s  %10s  %6s  %-8s  %s\n", "NAME",
-			       "IMAGE", "SIZE", "LAYERS", "HELPER", "META");
+			printf("%-20s  %-36s  %10s  %6s  %-8s  %-4s  %10s  %10s  %s\n",
+			       "NAME", "IMAGE", "SIZE", "LAYERS", "HELPER",
+			       "MODE", "DIRTY", "ZERO", "META");
 		if (!json)
 			print(&report);
 		report_drop(&report);

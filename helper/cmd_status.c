@@ -47,6 +47,8 @@ static void rates(const struct report *r)
 	u64 requests = report_counter(&r->module, "requests");
 	u64 fetched = report_counter(&r->module, "fill_bytes");
 
+	share("from the overlay", field[DEVICE_READS_OVERLAY], reads);
+	share("from the sealed overlay", field[DEVICE_READS_ORIGIN], reads);
 	share("reads of zeros", field[DEVICE_READS_ZERO], reads);
 	share("from memory", field[DEVICE_READS_MEMORY], reads);
 	share("fetched", field[DEVICE_READS_FETCHED], reads);
@@ -88,6 +90,12 @@ static void print(const struct report *r)
 	line("meta", r->meta);
 	if (r->backing[0])
 		line("meta file", r->backing);
+	if (r->cow[0])
+		line("COW", r->cow);
+	if (r->cow_backing[0])
+		line("COW file", r->cow_backing);
+	if (r->origin[0])
+		line("above", r->origin);
 	printf("%-20s  0 %llu %s %s\n", "table",
 	       (unsigned long long)r->device.sectors, r->device.target,
 	       r->device.table);
@@ -96,6 +104,13 @@ static void print(const struct report *r)
 	line("helper", r->info.helper ? "attached" : "none");
 	line("without helper", r->info.error_policy ? "reads fail" :
 						      "reads wait");
+	if (strcmp(r->info.mode, "-") != 0) {
+		line("overlay", r->info.mode);
+		report_size(report_dirty_bytes(r), text, sizeof(text));
+		line("dirty", text);
+		report_size(report_zero_bytes(r), text, sizeof(text));
+		line("zero", text);
+	}
 	for (i = 0; i < DEVICE_FIELDS; i++)
 		count(device_field_name[i], r->info.field[i]);
 

@@ -35,6 +35,13 @@ const char *const device_field_name[DEVICE_FIELDS] = {
 	[DEVICE_READS_FETCHED] = "reads_fetched",
 	[DEVICE_READS_FAILED] = "reads_failed",
 	[DEVICE_FRAMES_BAD] = "frames_bad",
+	[DEVICE_DIRTY_BLOCKS] = "dirty_blocks",
+	[DEVICE_ZERO_BLOCKS] = "zero_blocks",
+	[DEVICE_WRITES] = "writes",
+	[DEVICE_COPY_UPS] = "copy_ups",
+	[DEVICE_COMMITS] = "commits",
+	[DEVICE_READS_OVERLAY] = "reads_overlay",
+	[DEVICE_READS_ORIGIN] = "reads_origin",
 };
 
 /* The first thing that libdevmapper complained about; it prints no more. */
@@ -272,6 +279,20 @@ static int pick(const char *text, const char *yes, const char *no, bool *value)
 	return *value || (text && !strcmp(text, no)) ? 0 : -EPROTO;
 }
 
+static int parse_mode(const char *text, char mode[8])
+{
+	static const char *const modes[] = { "rw", "ro", "fail", "-" };
+	size_t i;
+
+	for (i = 0; text && i < ARRAY_SIZE(modes); i++) {
+		if (!strcmp(text, modes[i])) {
+			strcpy(mode, modes[i]);
+			return 0;
+		}
+	}
+	return -EPROTO;
+}
+
 int device_info_parse(const char *text, struct device_info *info,
 		      struct error *e)
 {
@@ -285,8 +306,12 @@ int device_info_parse(const char *text, struct device_info *info,
 	err = pick(word(&rest), "attached", "none", &info->helper);
 	if (!err)
 		err = pick(word(&rest), "error", "queue", &info->error_policy);
-	for (i = 0; !err && i < DEVICE_FIELDS; i++)
-		err = parse_u64(word(&rest), &info->field[i]) ? 0 : -EPROTO;
+	for (i = 0; !err && i < DEVICE_FIELDS; i++) {
+		if (i == DEVICE_DIRTY_BLOCKS)
+			err = parse_mode(word(&rest), info->mode);
+		if (!err && !parse_u64(word(&rest), &info->field[i]))
+			err = -EPROTO;
+	}
 	free(copy);
 	if (err)
 		error_set(e, err,
@@ -295,22 +320,44 @@ int device_info_parse(const char *text, struct device_info *info,
 	return err;
 }
 
-int device_meta(const struct device *device, char *path, size_t path_bytes,
-		char *backing, size_t backing_bytes, struct error *e)
+/* "7:0" at the start of @text */
+static dev_t parse_number(const char *text)
+{
+	unsigned int major, minor;
+	int n = 0;
+
+	if (sscanf(text, "%u:%u%n", &major, &minor, &n) != 2 ||
+	    (text[n] && text[n] != ' '))
+		return 0;
+	return makedev(major, minor);
+}
+
+dev_t device_part(const struct device *device, enum device_part part)
+{
+	static const char origin[] = " origin ";
+	const char *text = device->table;
+	int i;
+
+	if (part == DEVICE_ORIGIN) {
+		text = strstr(text, origin);
+		return text ? parse_number(text + strlen(origin)) : 0;
+	}
+	for (i = 0; text && i < (int)part; i++) {
+		text = strchr(text, ' ');
+		text += !!text;
+	}
+	return text ? parse_number(text) : 0;
+}
+
+void device_node(dev_t number, char *path, size_t path_bytes, char *backing,
+		 size_t backing_bytes)
 {
 	char link[64], target[256], *base;
-	unsigned int major, minor;
 	ssize_t n;
 	FILE *file;
-	char end;
 
-	if (sscanf(device->table, "%u:%u%c", &major, &minor, &end) != 3 ||
-	    end != ' ')
-		return error_set(e, -EPROTO, "%s: no meta device in table \"%s\"",
-				 device->name, device->table);
-
-	snprintf(path, path_bytes, "%u:%u", major, minor);
-	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u", major, minor);
+	snprintf(path, path_bytes, "%u:%u", major(number), minor(number));
+	snprintf(link, sizeof(link), "/sys/dev/block/%s", path);
 	n = readlink(link, target, sizeof(target) - 1);
 	if (n > 0) {
 		target[n] = 0;
@@ -323,14 +370,54 @@ int device_meta(const struct device *device, char *path, size_t path_bytes,
 
 	backing[0] = 0;
 	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u/loop/backing_file",
-		 major, minor);
+		 major(number), minor(number));
 	file = fopen(link, "re");
 	if (file) {
 		if (fgets(backing, backing_bytes, file))
 			backing[strcspn(backing, "\n")] = 0;
 		fclose(file);
 	}
-	return 0;
+}
+
+int device_mapped_name(dev_t number, char name[DEVICE_NAME_MAX + 1])
+{
+	char path[64];
+	FILE *file;
+	int err = 0;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/dm/name",
+		 major(number), minor(number));
+	file = fopen(path, "re");
+	if (!file)
+		return -ENXIO;
+	if (!fgets(name, DEVICE_NAME_MAX + 1, file))
+		err = -ENXIO;
+	else
+		name[strcspn(name, "\n")] = 0;
+	fclose(file);
+	return err;
+}
+
+u32 device_features(const struct device *device, char *text, size_t bytes)
+{
+	char *copy = strdup(device->table), *rest = copy, *w;
+	size_t used = 0;
+	u32 words = 0;
+	int skip = 4;	/* the devices, and the number of features */
+
+	text[0] = 0;
+	while (copy && (w = word(&rest))) {
+		if (skip) {
+			skip--;
+		} else if (!strcmp(w, "origin")) {
+			skip = 1;
+		} else if (strcmp(w, "read_only") != 0 && used < bytes) {
+			used += snprintf(text + used, bytes - used, " %s", w);
+			words++;
+		}
+	}
+	free(copy);
+	return words;
 }
 
 bool device_is_ours(const struct device *device)
@@ -382,17 +469,36 @@ static int remove_task(const char *name, struct error *e)
 	return err;
 }
 
+/* A task for a table: @type is DM_DEVICE_CREATE or DM_DEVICE_RELOAD. */
+static struct dm_task *table_task(int type, const char *name, u64 sectors,
+				  const char *params, bool read_only,
+				  struct error *e)
+{
+	struct dm_task *task = task_create(type, name, e);
+
+	if (!task)
+		return NULL;
+	if ((read_only && !dm_task_set_ro(task)) ||
+	    (params && !dm_task_add_target(task, 0, sectors, DEVICE_TARGET,
+					   params))) {
+		task_error(task, e);
+		dm_task_destroy(task);
+		return NULL;
+	}
+	return task;
+}
+
 int device_create(const char *name, const char *uuid, u64 sectors,
-		  const char *params, struct error *e)
+		  const char *params, bool read_only, struct error *e)
 {
 	struct dm_task *task;
 	int err;
 
-	task = task_create(DM_DEVICE_CREATE, name, e);
+	task = table_task(DM_DEVICE_CREATE, name, sectors, params, read_only,
+			  e);
 	if (!task)
 		return -EIO;
-	if (!dm_task_set_uuid(task, uuid) || !dm_task_set_ro(task) ||
-	    !dm_task_add_target(task, 0, sectors, DEVICE_TARGET, params))
+	if (!dm_task_set_uuid(task, uuid))
 		err = task_error(task, e);
 	else
 		err = run_and_settle(task, e);
@@ -403,10 +509,97 @@ int device_create(const char *name, const char *uuid, u64 sectors,
 		return err;
 	}
 
-	err = check_node(name, e);
+	err = params ? check_node(name, e) : 0;
 	if (err)
 		remove_task(name, NULL);
 	return err;
+}
+
+/* Run a task that changes no nodes. */
+static int run_simple(struct dm_task *task, struct error *e)
+{
+	int err = 0;
+
+	if (!task)
+		return -EIO;
+	if (!dm_task_run(task))
+		err = task_error(task, e);
+	dm_task_destroy(task);
+	return err;
+}
+
+int device_load(const char *name, u64 sectors, const char *params,
+		bool read_only, struct error *e)
+{
+	int err;
+
+	err = run_simple(table_task(DM_DEVICE_RELOAD, name, sectors, params,
+				    read_only, e), e);
+	if (err)
+		error_prefix(e, "cannot load the table \"%s\" of device %s (the kernel log may say more)",
+			     params, name);
+	return err;
+}
+
+int device_clear(const char *name, struct error *e)
+{
+	return run_simple(task_create(DM_DEVICE_CLEAR, name, e), e);
+}
+
+int device_message(const char *name, const char *message, struct error *e)
+{
+	struct dm_task *task = task_create(DM_DEVICE_TARGET_MSG, name, e);
+	int err;
+
+	if (task && (!dm_task_set_sector(task, 0) ||
+		     !dm_task_set_message(task, message))) {
+		err = task_error(task, e);
+		dm_task_destroy(task);
+		return err;
+	}
+	err = run_simple(task, e);
+	if (err)
+		error_prefix(e, "message \"%s\" to device %s", message, name);
+	return err;
+}
+
+int device_suspend(const char *name, bool flush, struct error *e)
+{
+	struct dm_task *task = task_create(DM_DEVICE_SUSPEND, name, e);
+	int err;
+
+	if (task && !flush &&
+	    (!dm_task_no_flush(task) || !dm_task_skip_lockfs(task))) {
+		err = task_error(task, e);
+		dm_task_destroy(task);
+		return err;
+	}
+	err = run_simple(task, e);
+	if (err)
+		error_prefix(e, "cannot suspend device %s", name);
+	return err;
+}
+
+int device_resume(const char *name, u32 *cookie, struct error *e)
+{
+	struct dm_task *task = task_create(DM_DEVICE_RESUME, name, e);
+	int err;
+
+	if (task && !dm_task_set_cookie(task, cookie, UDEV_FLAGS)) {
+		err = task_error(task, e);
+		dm_task_destroy(task);
+		return err;
+	}
+	err = run_simple(task, e);
+	if (err)
+		error_prefix(e, "cannot resume device %s (the kernel log may say more)",
+			     name);
+	return err;
+}
+
+void device_settle(u32 cookie)
+{
+	dm_udev_wait(cookie);
 }
 
 int device_fail(const struct device *device, struct error *e)

@@ -5,6 +5,8 @@
 #ifndef LF_DM_H
 #define LF_DM_H
 
+#include <sys/types.h>
+
 #include "../kmod/pure.h"
 #include "error.h"
 
@@ -52,6 +54,13 @@ enum device_field {
 	DEVICE_READS_FETCHED,
 	DEVICE_READS_FAILED,
 	DEVICE_FRAMES_BAD,
+	DEVICE_DIRTY_BLOCKS,	/* behind the mode, as all that follow */
+	DEVICE_ZERO_BLOCKS,
+	DEVICE_WRITES,
+	DEVICE_COPY_UPS,
+	DEVICE_COMMITS,
+	DEVICE_READS_OVERLAY,
+	DEVICE_READS_ORIGIN,
 	DEVICE_FIELDS,
 };
 
@@ -59,10 +68,12 @@ enum device_field {
  * struct device_info - STATUSTYPE_INFO of a lazyframe device, decoded
  * @helper: is a helper attached?
  * @error_policy: do reads fail without one, rather than wait?
+ * @mode: of the overlay, "rw", "ro" or "fail"; "-" where there is none
  */
 struct device_info {
 	bool helper;
 	bool error_policy;
+	char mode[8];
 	u64 field[DEVICE_FIELDS];
 };
 
@@ -97,13 +108,43 @@ void device_drop(struct device *device);
 int device_info_parse(const char *text, struct device_info *info,
 		      struct error *e);
 
+/* The devices that a lazyframe table names. */
+enum device_part {
+	DEVICE_META,
+	DEVICE_STORE,
+	DEVICE_COW,
+	DEVICE_ORIGIN,
+};
+
 /**
- * device_meta - device number of the meta device, from a lazyframe table
+ * device_part - number of a device that a table names
+ *
+ * Return: 0 where there is none.
+ */
+dev_t device_part(const struct device *device, enum device_part part);
+
+/**
+ * device_node - where a device is
  * @path: out: its node below /dev, or "<major>:<minor>" where it has none
  * @backing: out: path of the file that it shows if it is a loop device, or ""
  */
-int device_meta(const struct device *device, char *path, size_t path_bytes,
-		char *backing, size_t backing_bytes, struct error *e);
+void device_node(dev_t number, char *path, size_t path_bytes, char *backing,
+		 size_t backing_bytes);
+
+/**
+ * device_mapped_name - the name of a mapped device by its number
+ *
+ * Return: 0, or -ENXIO where it is none.
+ */
+int device_mapped_name(dev_t number, char name[DEVICE_NAME_MAX + 1]);
+
+/**
+ * device_features - the feature words of a table, without those of the overlay
+ * @text: out: " <word>..." or ""
+ *
+ * Return: how many words
+ */
+u32 device_features(const struct device *device, char *text, size_t bytes);
 
 /**
  * device_is_ours - does it have a lazyframe table, or had it one when it was
@@ -112,15 +153,41 @@ int device_meta(const struct device *device, char *path, size_t path_bytes,
 bool device_is_ours(const struct device *device);
 
 /**
- * device_create - make a read-only device with one lazyframe target
+ * device_create - make a device with one lazyframe target
  * @uuid: device-mapper's
- * @params: arguments of the target
+ * @params: arguments of the target; NULL: no table yet
  *
  * /dev/mapper/<name> exists on return, with and without udev. -EEXIST: the
  * name or the UUID is taken.
  */
 int device_create(const char *name, const char *uuid, u64 sectors,
-		  const char *params, struct error *e);
+		  const char *params, bool read_only, struct error *e);
+
+/**
+ * device_load - load a table that the next device_resume() activates
+ */
+int device_load(const char *name, u64 sectors, const char *params,
+		bool read_only, struct error *e);
+
+/* Forget the table that was loaded and not activated. */
+int device_clear(const char *name, struct error *e);
+
+int device_message(const char *name, const char *message, struct error *e);
+
+/**
+ * device_suspend - stop a device
+ * @flush: freeze the file system on it and wait for all its I/O; otherwise what
+ *	   waits is sent again after device_resume()
+ */
+int device_suspend(const char *name, bool flush, struct error *e);
+
+/**
+ * device_resume - let a device go on, with the table that was loaded if any
+ * @cookie: 0 at first; for device_settle(), which waits for what udev does about
+ *	    all devices that were resumed with it
+ */
+int device_resume(const char *name, u32 *cookie, struct error *e);
+void device_settle(u32 cookie);
 
 /**
  * device_fail - let all I/O of a device fail, now and from now on

@@ -376,9 +376,8 @@ static int make_extents(struct image *image, const struct header *header,
 	return 0;
 }
 
-/* <base>/<uuid>/<name>.header */
-static int split_url(const char *url, char **base, char **name,
-		     struct error *e)
+int image_split_url(const char *url, char **base, char **name,
+		    struct error *e)
 {
 	const char *slash = strrchr(url, '/'), *up = slash;
 
@@ -516,7 +515,7 @@ static int open_header(const char *url, struct image *image, struct error *e)
 	u32 i;
 	int err;
 
-	err = split_url(url, &base, &name, e);
+	err = image_split_url(url, &base, &name, e);
 	if (!err)
 		err = object_get(url, HEADER_MAX_OBJECT, &data, &bytes, e);
 	if (err)
@@ -664,7 +663,10 @@ int image_open(const char *url, struct image **out, struct error *e)
 
 	if (!image)
 		return error_set(e, -ENOMEM, "out of memory");
-	if (len > suffix && !strcmp(url + len - suffix, HEADER_SUFFIX))
+	image->url = strdup(url);
+	if (!image->url)
+		err = error_set(e, -ENOMEM, "out of memory");
+	else if (len > suffix && !strcmp(url + len - suffix, HEADER_SUFFIX))
 		err = open_header(url, image, e);
 	else
 		err = open_object(url, image, e);
@@ -689,6 +691,7 @@ void image_free(struct image *image)
 	}
 	free(image->layer);
 	free(image->extent);
+	free(image->url);
 	free(image);
 }
 

@@ -48,9 +48,11 @@ struct image_extent {
 
 /**
  * struct image - all that is needed to attach, inspect or verify
+ * @url: what image_open() was given
  * @header_version: 0 for a single data object
  */
 struct image {
+	char *url;
 	u8 uuid[16];
 	u8 base_uuid[16];
 	u64 bytes;
@@ -74,6 +76,17 @@ struct image {
  */
 int image_open(const char *url, struct image **image, struct error *e);
 void image_free(struct image *image);
+
+/**
+ * image_split_url - <base>/<uuid>/<name>.header
+ * @url: of a header
+ * @base: out, malloc()ed: what stands before <uuid>, with its slash
+ * @name: out, malloc()ed: without suffix, escaped as it is in the URL
+ *
+ * After an error both are to be freed, too; they are left alone or NULL then.
+ */
+int image_split_url(const char *url, char **base, char **name,
+		    struct error *e);
 
 /**
  * image_read_frame - fetch, decode and check one frame

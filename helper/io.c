@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <fcntl.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,6 +47,38 @@ int io_pwrite(int fd, const void *buf, size_t len, u64 off)
 		len -= n;
 	}
 	return 0;
+}
+
+int io_zero(int fd, u64 off, u64 len)
+{
+	static const int modes[] = {
+		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+	};
+	static const char zeros[1 << 16];
+	unsigned int i;
+	int err = 0;
+
+	/* Neither does more than the other; not all devices can do both. */
+	for (i = 0; len && i < ARRAY_SIZE(modes); i++)
+		if (!fallocate(fd, modes[i], off, len))
+			return 0;
+	for (; !err && len; ) {
+		size_t n = len < sizeof(zeros) ? len : sizeof(zeros);
+
+		err = io_pwrite(fd, zeros, n, off);
+		off += n;
+		len -= n;
+	}
+	return err;
+}
+
+void io_forget(int fd)
+{
+	struct stat st;
+
+	if (!fstat(fd, &st) && S_ISBLK(st.st_mode))
+		ioctl(fd, BLKFLSBUF, 0);
 }
 
 int io_bytes(int fd, u64 *bytes)

@@ -18,6 +18,18 @@ int io_pread(int fd, void *buf, size_t len, u64 off);
 int io_pwrite(int fd, const void *buf, size_t len, u64 off);
 
 /**
+ * io_zero - let a part read as zeros, without room on disk where that is possible
+ * @off: with @len: multiples of 4096
+ */
+int io_zero(int fd, u64 off, u64 len);
+
+/**
+ * io_forget - drop what is cached of a block device, which somebody below the
+ * cache may have written
+ */
+void io_forget(int fd);
+
+/**
  * io_bytes - size of a regular file or block device
  * @bytes: out
  *

@@ -64,10 +64,15 @@ int loopdev_find(const struct stat *file, char path[LOOPDEV_PATH])
 	return err;
 }
 
-int loopdev_attach(const char *file, char path[LOOPDEV_PATH], struct error *e)
+int loopdev_attach(const char *file, bool writable, char path[LOOPDEV_PATH],
+		   struct error *e)
 {
+	int mode = O_CLOEXEC | (writable ? O_RDWR : O_RDONLY);
+	/* Where direct I/O cannot be, the kernel does without. */
 	struct loop_config config = {
-		.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+		.info.lo_flags = LO_FLAGS_AUTOCLEAR |
+				 (writable ? LO_FLAGS_DIRECT_IO :
+					     LO_FLAGS_READ_ONLY),
 	};
 	int control, fd, loop = -1, err = 0;
 	unsigned int i;
@@ -77,7 +82,7 @@ int loopdev_attach(const char *file, char path[LOOPDEV_PATH], struct error *e)
 		return error_set(e, -errno, "%s: %s%s", CONTROL,
 				 strerror(errno), errno == ENOENT ?
 				 ": run `modprobe loop`" : "");
-	fd = open(file, O_RDONLY | O_CLOEXEC);
+	fd = open(file, mode);
 	if (fd < 0) {
 		err = error_set(e, -errno, "%s: %s", file, strerror(errno));
 		goto out;
@@ -95,7 +100,7 @@ int loopdev_attach(const char *file, char path[LOOPDEV_PATH], struct error *e)
 			goto out;
 		}
 		snprintf(path, LOOPDEV_PATH, "/dev/loop%d", n);
-		loop = open(path, O_RDONLY | O_CLOEXEC);
+		loop = open(path, mode);
 		if (loop < 0) {
 			err = error_set(e, -errno, "%s: %s", path,
 					strerror(errno));
@@ -120,6 +125,19 @@ out:
 		close(fd);
 	close(control);
 	return err ? err : loop;
+}
+
+int loopdev_resize(const char *path)
+{
+	int fd, err = 0;
+
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, LOOP_SET_CAPACITY))
+		err = -errno;
+	close(fd);
+	return err;
 }
 
 int loopdev_clear(const char *path)

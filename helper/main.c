@@ -13,10 +13,14 @@ static const struct {
 	{ "build", cmd_build, "Store an image: compress it, data first, header last" },
 	{ "inspect", cmd_inspect, "Show what an image consists of" },
 	{ "verify", cmd_verify, "Decode an image and check all of it" },
+	{ "flatten", cmd_flatten, "Store an image of many layers anew, in one or a few" },
+	{ "gc", cmd_gc, "Find layers that no header refers to, and delete them" },
 	{ "attach", cmd_attach, "Make a block device of an image" },
 	{ "detach", cmd_detach, "Remove such a device" },
 	{ "list", cmd_list, "List such devices" },
 	{ "status", cmd_status, "Show a device's state and counters" },
+	{ "seal", cmd_seal, "Set aside what was written to a device, and begin anew" },
+	{ "check", cmd_check, "Check a device's overlay that is not in use" },
 	{ "format", cmd_format, "Write a meta device for a dmsetup line of your own" },
 };
 

@@ -5,6 +5,7 @@
 #ifndef LF_META_H
 #define LF_META_H
 
+#include "../kmod/overlay_disk.h"
 #include "error.h"
 #include "image.h"
 
@@ -32,6 +33,119 @@ u64 meta_bytes(const struct image *image);
  */
 int meta_write(int fd, u64 dev_bytes, const struct image *image,
 	       struct error *e);
+
+/*
+ * Behind what layers refer to, STRINGS holds notes for tools, lines like
+ * "image=<url>\n". The module does not look at them.
+ */
+#define META_NOTE_URL		"image"		/* of the image */
+#define META_NOTE_ORIGIN_META	"origin_meta"	/* paths of the sealed overlay */
+#define META_NOTE_ORIGIN_COW	"origin_cow"
+
+struct meta_plan;
+
+/**
+ * struct meta_overlay - the overlay that a new meta device is to have
+ * @uuid: its own
+ * @origin: of the sealed overlay below; all zero: the image lies below
+ * @origin_meta: path of that one's meta device, or NULL
+ * @origin_cow: and of its COW device
+ */
+struct meta_overlay {
+	u8 uuid[16];
+	u8 origin[16];
+	const char *origin_meta;
+	const char *origin_cow;
+};
+
+/**
+ * meta_plan_image - the content of a new meta device, encoded in memory
+ * @plan: out; release with meta_plan_free()
+ */
+int meta_plan_image(struct meta_plan **plan, const struct image *image,
+		    struct error *e);
+
+/**
+ * meta_plan_read - the same from another meta device, without its overlay
+ * @fd: open for reading
+ * @super: of it, read and checked
+ */
+int meta_plan_read(struct meta_plan **plan, int fd,
+		   const struct lf_super *super, struct error *e);
+
+/**
+ * meta_plan_overlay - with a new overlay
+ */
+int meta_plan_overlay(struct meta_plan *plan, const struct meta_overlay *o,
+		      struct error *e);
+
+/**
+ * meta_plan_note - set a note, or replace it
+ */
+int meta_plan_note(struct meta_plan *plan, const char *key, const char *value,
+		   struct error *e);
+
+void meta_plan_free(struct meta_plan *plan);
+
+/* Bytes that the device must have. */
+u64 meta_plan_bytes(const struct meta_plan *plan);
+
+/* The image's UUID, 16 bytes. */
+const u8 *meta_plan_uuid(const struct meta_plan *plan);
+
+/* The shape of its overlay, NULL where it has none. */
+const struct lf_tree *meta_plan_tree(const struct meta_plan *plan);
+
+/**
+ * meta_plan_write - make a meta device, as meta_write() does
+ * @cow: open for writing: the COW device; -1 where there is no overlay
+ *
+ * The COW device's identity is written before the superblock.
+ */
+int meta_plan_write(const struct meta_plan *plan, int fd, u64 dev_bytes,
+		    int cow, struct error *e);
+
+/**
+ * meta_plan_beside - lay it out where a device has room now
+ * @live: the superblock in use, of a device with an overlay
+ *
+ * The overlay stays where it is. Without an origin.
+ */
+void meta_plan_beside(struct meta_plan *plan, const struct lf_super *live);
+
+/**
+ * meta_plan_replace - give a device another image below its overlay
+ * @plan: laid out by meta_plan_beside() for that device
+ *
+ * The device may be in use: neither the overlay nor what the superblock in use
+ * names is touched, and the other superblock is written in one step.
+ */
+int meta_plan_replace(const struct meta_plan *plan, int fd, u64 dev_bytes,
+		      struct error *e);
+
+/**
+ * meta_note - read a note
+ * @value: out, malloc()ed; NULL where there is no such note
+ */
+int meta_note(int fd, const struct lf_super *super, const char *key,
+	      char **value, struct error *e);
+
+/**
+ * meta_read_region - read a region and check its sum; not for OVERLAY
+ * @data: out, malloc()ed
+ */
+int meta_read_region(int fd, const struct lf_super *super, u32 region,
+		     void **data, struct error *e);
+
+/**
+ * meta_check_regions - the checks that the module makes behind the superblock's
+ * @region: by enum lf_region, @super's sizes; OVERLAY is not looked at
+ */
+int meta_check_regions(void *const *region, const struct lf_super *super,
+		       struct error *e);
+
+/* Set the checksum of a superblock that is complete. */
+void meta_super_finish(struct lf_disk_super *super);
 
 /**
  * meta_read_super - read and check the superblock of a device

@@ -1,80 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <fcntl.h>
-#include <sys/stat.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "io.h"
-#include "loopdev.h"
-#include "meta.h"
 #include "metafile.h"
+#include "overlay.h"
 #include "uuid.h"
 
-/*
- * Returns a file descriptor. O_EXCL on a block device fails while it is
- * mounted, a device-mapper table has it, or another tool claims it.
- */
-static int open_path(const char *path, struct metafile *made, struct error *e)
+/* How much of a block device is looked at before it is taken for blank. */
+#define LOOK_BYTES	(1U << 20)
+
+static bool was_written(int fd, const struct lf_super *super)
 {
-	struct stat st;
+	struct overlay overlay;
+
+	return super->region[LF_REGION_OVERLAY].bytes &&
+	       (overlay_open(fd, super, &overlay, NULL) ||
+		!overlay_fresh(&overlay.root));
+}
+
+bool metafile_has_overlay(const char *path)
+{
+	struct lf_super super;
+	const char *why;
+	bool found;
+	u64 bytes;
 	int fd;
 
-	made->created = false;
-	if (!stat(path, &st)) {
-		if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-			return error_set(e, -ENOTBLK,
-					 "%s is neither a block device nor a file",
-					 path);
-		made->is_file = S_ISREG(st.st_mode);
-		fd = open(path, O_RDWR | O_CLOEXEC |
-				(made->is_file ? 0 : O_EXCL));
-	} else {
-		made->is_file = true;
-		made->created = true;
-		fd = open(path, O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
-	}
-	if (fd < 0 && errno == EBUSY)
-		return error_set(e, -EBUSY,
-				 "%s is in use: unmount or detach it first",
-				 path);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return error_set(e, -errno, "%s: %s", path, strerror(errno));
-	return fd;
+		return false;
+	found = !io_bytes(fd, &bytes) &&
+		!meta_read_super(fd, bytes, &super, &why) &&
+		was_written(fd, &super);
+	close(fd);
+	return found;
 }
 
-static int check_unused(int fd, const char *path, struct error *e)
+static int check_content(const struct devfile *file, const char *path,
+			 const struct meta_plan *plan, struct error *e)
 {
-	char loop[LOOPDEV_PATH];
-	struct stat st;
-	int err;
-
-	if (fstat(fd, &st))
-		return error_set(e, -errno, "%s: %s", path, strerror(errno));
-	err = loopdev_find(&st, loop);
-	if (!err)
-		return error_set(e, -EBUSY,
-				 "%s is in use: %s shows it, detach it first",
-				 path, loop);
-	if (err != -ENOENT)
-		return error_set(e, err,
-				 "%s: cannot tell whether a loop device shows it: %s",
-				 path, strerror(-err));
-	return 0;
-}
-
-static int check_content(int fd, const char *path, u64 bytes,
-			 const struct image *image, struct error *e)
-{
-	char uuid[UUID_TEXT];
 	struct lf_super super;
+	char uuid[UUID_TEXT];
 	const char *why;
 	int err;
 
-	if (!bytes)
+	if (!file->bytes)
 		return 0;
-	err = meta_read_super(fd, bytes, &super, &why);
+	err = meta_read_super(file->fd, file->bytes, &super, &why);
 	switch (err) {
 	case 0:
-		if (!memcmp(super.uuid, image->uuid, sizeof(super.uuid)))
+		if (was_written(file->fd, &super))
+			return error_set(e, -EEXIST,
+					 "%s has an overlay, with what was written to its device: --force discards it",
+					 path);
+		if (!memcmp(super.uuid, meta_plan_uuid(plan),
+			    sizeof(super.uuid)))
 			return 0;
 		uuid_text(super.uuid, uuid);
 		return error_set(e, -EEXIST,
@@ -92,54 +74,122 @@ static int check_content(int fd, const char *path, u64 bytes,
 	}
 }
 
-int metafile_format(const char *path, const struct image *image, bool force,
-		    struct metafile *made, struct error *e)
+int metafile_write(const char *path, const struct meta_plan *plan, int cow,
+		   bool force, struct metafile *made, struct error *e)
 {
-	u64 old, bytes, needed;
-	bool grown = false;
-	int fd, err;
+	struct devfile file;
+	u64 old;
+	int err;
 
-	fd = open_path(path, made, e);
-	if (fd < 0)
-		return fd;
-
-	err = io_bytes(fd, &old);
-	if (err) {
-		error_set(e, err, "%s: %s", path, strerror(-err));
-		goto out;
-	}
-	if (made->is_file) {
-		err = check_unused(fd, path, e);
+	made->created = false;
+	err = devfile_open(path, DEVFILE_CREATE, &file, e);
+	made->is_file = file.is_file;
+	made->created = file.created;
+	old = file.bytes;
+	if (!err && !force)
+		err = check_content(&file, path, plan, e);
+	if (!err && file.is_file)
+		err = devfile_grow(&file, path, meta_plan_bytes(plan), e);
+	if (!err) {
+		err = meta_plan_write(plan, file.fd, file.bytes, cow, e);
 		if (err)
-			goto out;
+			error_prefix(e, "%s", path);
 	}
-	if (!force) {
-		err = check_content(fd, path, old, image, e);
-		if (err)
-			goto out;
-	}
-
-	bytes = old;
-	needed = meta_bytes(image);
-	if (made->is_file && bytes < needed) {
-		if (ftruncate(fd, needed)) {
-			err = error_set(e, -errno, "%s: cannot grow to %llu bytes: %s",
-					path, (unsigned long long)needed,
-					strerror(errno));
-			goto out;
-		}
-		grown = true;
-		bytes = needed;
-	}
-	err = meta_write(fd, bytes, image, e);
-	if (err)
-		error_prefix(e, "%s", path);
-out:
-	if (err && grown && !made->created && ftruncate(fd, old))
+	if (err && file.bytes != old && !file.created &&
+	    ftruncate(file.fd, old))
 		error_prefix(e, "%s keeps its new size", path);
-	if (err && made->created)
+	if (err && file.created)
 		unlink(path);
-	if (close(fd) && !err)
+	devfile_close(&file);
+	return err;
+}
+
+/*
+ * Is there the identity of an overlay at @off? *@fresh: of one that was never
+ * written to. Damaged ones count, too: data may belong to it.
+ */
+static bool has_identity(const struct devfile *file, u64 off, bool *fresh)
+{
+	struct lf_disk_cow copies[LF_COW_COPIES];
+	bool found = false;
+	u32 i;
+
+	if (io_pread(file->fd, copies, sizeof(copies), off))
+		return false;
+	*fresh = true;
+	for (i = 0; i < LF_COW_COPIES; i++) {
+		if (memcmp(copies[i].magic, LF_COW_MAGIC,
+			   sizeof(copies[i].magic)) != 0)
+			continue;
+		found = true;
+		if (le64_to_cpu(copies[i].epoch) != 1)
+			*fresh = false;
+	}
+	return found;
+}
+
+static int check_cow(const struct devfile *file, const char *path,
+		     const struct lf_tree *tree, struct error *e)
+{
+	u64 place[] = {
+		tree->blocks * LF_META_BLOCK,
+		file->bytes - LF_COW_COPIES * LF_META_BLOCK,
+	};
+	u64 look = file->bytes < LOOK_BYTES ? file->bytes : LOOK_BYTES;
+	bool fresh, data = false;
+	unsigned int i;
+	off_t first;
+	char *head;
+	int err;
+
+	for (i = 0; i < ARRAY_SIZE(place); i++) {
+		if (file->bytes < LF_COW_COPIES * LF_META_BLOCK ||
+		    place[i] % LF_META_BLOCK ||
+		    !has_identity(file, place[i], &fresh))
+			continue;
+		if (fresh)
+			return 0;
+		return error_set(e, -EEXIST,
+				 "%s is the COW device of an overlay, with what was written to its device: --force discards it",
+				 path);
+	}
+	first = file->is_file ? lseek(file->fd, 0, SEEK_DATA) : 0;
+	if (first < 0)	/* ENXIO: a hole from begin to end */
+		return 0;
+	head = calloc(1, look + 1);
+	if (!head)
+		return error_set(e, -ENOMEM, "out of memory");
+	/* Files are sparse, so any data in one was written by somebody. */
+	err = file->is_file ? 0 : io_pread(file->fd, head, look, 0);
+	data = file->is_file || (look && (*head || memcmp(head, head + 1,
+							  look - 1)));
+	free(head);
+	if (err)
+		return error_set(e, err, "%s: %s", path, strerror(-err));
+	return data && look ? error_set(e, -EEXIST,
+				"%s holds data: --force overwrites it", path) :
+		       0;
+}
+
+int cowfile_open(const char *path, const struct lf_tree *tree, bool force,
+		 struct devfile *file, struct error *e)
+{
+	int err;
+
+	err = devfile_open(path, DEVFILE_CREATE, file, e);
+	if (!err && !force && file->bytes)
+		err = check_cow(file, path, tree, e);
+	/* What an older overlay left would be read by nobody, but takes room. */
+	if (!err && file->is_file && file->bytes && ftruncate(file->fd, 0))
 		err = error_set(e, -errno, "%s: %s", path, strerror(errno));
+	if (!err && file->is_file)
+		file->bytes = 0;
+	if (!err)
+		err = devfile_grow(file, path, lf_cow_bytes(tree), e);
+	if (err) {
+		if (file->created)
+			unlink(path);
+		devfile_close(file);
+	}
 	return err;
 }

@@ -22,6 +22,23 @@ struct object_info {
 	char validator[256];
 };
 
+/**
+ * struct object_entry - an object as a listing shows it
+ * @dir: the object is <url>/@dir/@name; neither is escaped
+ * @bytes: its size
+ * @age: seconds since it was written, 0 if that seems to be in the future
+ */
+struct object_entry {
+	const char *dir;
+	const char *name;
+	u64 bytes;
+	u64 age;
+};
+
+/* Return: not 0 ends the listing, which returns it */
+typedef int object_each(void *arg, const struct object_entry *entry,
+			struct error *e);
+
 struct object_put;
 
 /*
@@ -51,7 +68,10 @@ struct object_put;
  * @put_commit: all parts are in: @bytes in total
  * @put_abort: forget it; allowed at any time between begin and commit
  * @delete: -ENOENT where there is none
- * A store that is read-only leaves the put functions NULL.
+ * @list: all objects two levels below @url, in any order, but for those with a
+ *	  name or directory that begins with a dot
+ * A store that is read-only leaves the put functions NULL; one that cannot be
+ * listed leaves @list NULL.
  */
 struct object_ops {
 	const char *scheme;
@@ -69,6 +89,8 @@ struct object_ops {
 			  struct error *e);
 	void (*put_abort)(struct object_put *put);
 	int (*delete)(const char *url, struct error *e);
+	int (*list)(const char *url, object_each *each, void *arg,
+		    struct error *e);
 };
 
 extern const struct object_ops object_file_ops;

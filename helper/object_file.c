@@ -13,11 +13,13 @@
 #include "object.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SIDECAR		".uncompressed-size"
@@ -533,6 +535,90 @@ static int file_delete(const char *url, struct error *e)
 	return err;
 }
 
+/* The next name that does not begin with a dot; NULL: the end, or errno. */
+static const char *next_name(DIR *dir)
+{
+	struct dirent *d;
+
+	do {
+		errno = 0;
+		d = readdir(dir);
+	} while (d && d->d_name[0] == '.');
+	return d ? d->d_name : NULL;
+}
+
+/* Its files, those that symbolic links lead to included */
+static int list_dir(int parent, const char *url, const char *name, time_t now,
+		    object_each *each, void *arg, struct error *e)
+{
+	struct object_entry entry = { .dir = name };
+	struct stat st;
+	int fd, err = 0;
+	DIR *dir;
+
+	fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* Files, and what was removed meanwhile, hold no objects. */
+	if (fd < 0 && (errno == ENOTDIR || errno == ENOENT))
+		return 0;
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		err = error_set(e, -errno, "%s/%s: %m", url, name);
+		if (fd >= 0)
+			close(fd);
+		return err;
+	}
+	while (!err) {
+		entry.name = next_name(dir);
+		if (!entry.name) {
+			if (errno)
+				err = error_set(e, -errno, "%s/%s: %m", url,
+						name);
+			break;
+		}
+		if (fstatat(fd, entry.name, &st, 0)) {
+			if (errno != ENOENT)
+				err = error_set(e, -errno, "%s/%s/%s: %m", url,
+						name, entry.name);
+			continue;
+		}
+		if (!S_ISREG(st.st_mode))
+			continue;
+		entry.bytes = st.st_size;
+		entry.age = now > st.st_mtime ? now - st.st_mtime : 0;
+		err = each(arg, &entry, e);
+	}
+	closedir(dir);
+	return err;
+}
+
+static int file_list(const char *url, object_each *each, void *arg,
+		     struct error *e)
+{
+	char *path = path_from(url, e);
+	time_t now = time(NULL);
+	const char *name;
+	int err = 0;
+	DIR *dir;
+
+	if (!path)
+		return -EINVAL;
+	dir = opendir(path);
+	free(path);
+	if (!dir)
+		return error_set(e, -errno, "%s: %m", url);
+	while (!err) {
+		name = next_name(dir);
+		if (!name) {
+			if (errno)
+				err = error_set(e, -errno, "%s: %m", url);
+			break;
+		}
+		err = list_dir(dirfd(dir), url, name, now, each, arg, e);
+	}
+	closedir(dir);
+	return err;
+}
+
 const struct object_ops object_file_ops = {
 	.scheme = "file",
 	.writable = file_writable,
@@ -544,4 +630,5 @@ const struct object_ops object_file_ops = {
 	.put_commit = file_put_commit,
 	.put_abort = file_put_abort,
 	.delete = file_delete,
+	.list = file_list,
 };

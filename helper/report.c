@@ -4,6 +4,7 @@
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "io.h"
@@ -76,6 +77,7 @@ static void read_counters(const char *path, struct report_counters *counters)
 int report_read(const char *name, struct report *report, struct error *e)
 {
 	char path[64];
+	dev_t number;
 	int err;
 
 	memset(report, 0, sizeof(*report));
@@ -91,12 +93,19 @@ int report_read(const char *name, struct report *report, struct error *e)
 		goto failed;
 	}
 	err = device_info_parse(report->device.info, &report->info, e);
-	if (!err)
-		err = device_meta(&report->device, report->meta,
-				  sizeof(report->meta), report->backing,
-				  sizeof(report->backing), e);
 	if (err)
 		goto failed;
+	device_node(device_part(&report->device, DEVICE_META), report->meta,
+		    sizeof(report->meta), report->backing,
+		    sizeof(report->backing));
+	number = device_part(&report->device, DEVICE_COW);
+	if (number)
+		device_node(number, report->cow, sizeof(report->cow),
+			    report->cow_backing, sizeof(report->cow_backing));
+	number = device_part(&report->device, DEVICE_ORIGIN);
+	if (number && device_mapped_name(number, report->origin))
+		snprintf(report->origin, sizeof(report->origin), "%u:%u",
+			 major(number), minor(number));
 	read_image(report);
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/lazyframe",
 		 report->device.major, report->device.minor);
@@ -165,6 +174,13 @@ struct json_object *report_json(const struct report *r)
 	json_object_object_add(o, "open", number(r->device.open));
 	json_object_object_add(o, "meta", string(r->meta));
 	json_object_object_add(o, "meta_file", string(r->backing));
+	json_object_object_add(o, "cow", string(r->cow));
+	json_object_object_add(o, "cow_file", string(r->cow_backing));
+	json_object_object_add(o, "origin", string(r->origin));
+	json_object_object_add(o, "mode", string(r->info.mode));
+	json_object_object_add(o, "dirty_bytes",
+			       number(report_dirty_bytes(r)));
+	json_object_object_add(o, "zero_bytes", number(report_zero_bytes(r)));
 	json_object_object_add(o, "table", string(r->device.table));
 	json_object_object_add(o, "helper",
 			       string(r->info.helper ? "attached" : "none"));

@@ -5,6 +5,7 @@
 #ifndef LF_REPORT_H
 #define LF_REPORT_H
 
+#include "../kmod/disk.h"
 #include "dm.h"
 #include "uuid.h"
 
@@ -27,6 +28,9 @@ struct report_counters {
  * struct report - a device, its meta device and its counters
  * @meta: node of the meta device
  * @backing: the file behind it, or ""
+ * @cow: node of the COW device, or ""
+ * @cow_backing: the file behind it, or ""
+ * @origin: name of the sealed device below, or ""
  * @image: the image's UUID, "" where the meta device cannot be read
  * @own: of /sys/block/dm-N/lazyframe/
  * @module: of /sys/class/misc/lazyframe/: sums over all devices
@@ -36,6 +40,9 @@ struct report {
 	struct device_info info;
 	char meta[64];
 	char backing[4096];
+	char cow[64];
+	char cow_backing[4096];
+	char origin[DEVICE_NAME_MAX + 1];
 	char image[UUID_TEXT];
 	struct report_counters own;
 	struct report_counters module;
@@ -49,6 +56,17 @@ struct report {
  */
 int report_read(const char *name, struct report *report, struct error *e);
 void report_drop(struct report *report);
+
+/* What the overlay says to have of the image, in whole blocks. */
+static inline u64 report_dirty_bytes(const struct report *report)
+{
+	return report->info.field[DEVICE_DIRTY_BLOCKS] * LF_META_BLOCK;
+}
+
+static inline u64 report_zero_bytes(const struct report *report)
+{
+	return report->info.field[DEVICE_ZERO_BLOCKS] * LF_META_BLOCK;
+}
 
 /**
  * report_json - as a JSON object that the caller owns

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,9 +16,8 @@ static int make_dir(const char *dir)
 	return mkdir(dir, 0700) && errno != EEXIST ? -errno : 0;
 }
 
-int state_lock(struct error *e)
+static int open_lock(const char *path, struct error *e)
 {
-	static const char path[] = STATE_RUN_DIR "/lock";
 	int fd, err;
 
 	err = make_dir(STATE_RUN_DIR);
@@ -27,6 +27,19 @@ int state_lock(struct error *e)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return error_set(e, -errno, "%s: %s", path, strerror(errno));
+	return fd;
+}
+
+static int lock_fd = -1;
+
+int state_lock(struct error *e)
+{
+	static const char path[] = STATE_RUN_DIR "/lock";
+	int fd, err;
+
+	fd = open_lock(path, e);
+	if (fd < 0)
+		return fd;
 	while (flock(fd, LOCK_EX)) {
 		if (errno == EINTR)
 			continue;
@@ -34,7 +47,32 @@ int state_lock(struct error *e)
 		close(fd);
 		return err;
 	}
+	lock_fd = fd;
 	return 0;
+}
+
+void state_unlock(void)
+{
+	if (lock_fd >= 0)
+		close(lock_fd);
+	lock_fd = -1;
+}
+
+int state_lock_device(const char *name, struct error *e)
+{
+	char path[STATE_PATH];
+	int fd, err;
+
+	snprintf(path, sizeof(path), STATE_RUN_DIR "/%s.lock", name);
+	fd = open_lock(path, e);
+	if (fd < 0)
+		return fd;
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return 0;
+	err = error_set(e, errno == EWOULDBLOCK ? -EBUSY : -errno,
+			"%s is being sealed or exported", name);
+	close(fd);
+	return err;
 }
 
 int state_each_meta(const char *name, unsigned int index,
@@ -46,12 +84,31 @@ int state_each_meta(const char *name, unsigned int index,
 	return 0;
 }
 
-int state_meta_path(const char *name, char path[STATE_PATH], struct error *e)
+int path_absolute(const char *path, char **out, struct error *e)
+{
+	char *dir;
+
+	*out = NULL;
+	if (*path == '/') {
+		*out = strdup(path);
+	} else {
+		dir = getcwd(NULL, 0);
+		if (dir && asprintf(out, "%s/%s", dir, path) < 0)
+			*out = NULL;
+		free(dir);
+	}
+	return *out ? 0 : error_set(e, -ENOMEM, "%s: no memory for its path",
+				    path);
+}
+
+int state_meta_path(const char *name, bool keep, char path[STATE_PATH],
+		    struct error *e)
 {
 	unsigned int i;
 	int err = 0;
 
-	for (i = 0; !state_each_meta(name, i, path); i++) {
+	for (i = 0; i < (keep ? 1 : ARRAY_SIZE(dirs)) &&
+		    !state_each_meta(name, i, path); i++) {
 		err = make_dir(dirs[i]);
 		/* A file system that is mounted read-only refuses even root. */
 		if (!err && access(dirs[i], W_OK | X_OK))
@@ -59,6 +116,10 @@ int state_meta_path(const char *name, char path[STATE_PATH], struct error *e)
 		if (!err)
 			return 0;
 	}
+	if (keep)
+		return error_set(e, err,
+				 "%s cannot be written: %s; give --meta a place that survives a reboot",
+				 STATE_DIR, strerror(-err));
 	return error_set(e, err, "neither %s nor %s can be written: %s",
 			 STATE_DIR, STATE_RUN_DIR, strerror(-err));
 }

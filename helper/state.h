@@ -6,6 +6,8 @@
 #ifndef LF_STATE_H
 #define LF_STATE_H
 
+#include <stdbool.h>
+
 #include "error.h"
 
 #define STATE_DIR	"/var/lib/lazyframe"	/* survives a reboot */
@@ -19,11 +21,31 @@
  */
 int state_lock(struct error *e);
 
+/* Let others in before the process ends. */
+void state_unlock(void);
+
+/**
+ * state_lock_device - one seal or export of a device at a time
+ *
+ * -EBUSY at once if another is at work; ends with the process. Taken before or
+ * while state_lock() is held, never waits.
+ */
+int state_lock_device(const char *name, struct error *e);
+
 /**
  * state_meta_path - where the meta file of a new device goes
+ * @keep: it has an overlay: it must survive a reboot
  * @path: out
  */
-int state_meta_path(const char *name, char path[STATE_PATH], struct error *e);
+int state_meta_path(const char *name, bool keep, char path[STATE_PATH],
+		    struct error *e);
+
+/**
+ * path_absolute - a path that is good in any folder
+ * @path: the last part need not exist
+ * @out: malloc()ed
+ */
+int path_absolute(const char *path, char **out, struct error *e);
 
 /**
  * state_each_meta - the places where the meta file of a device may be

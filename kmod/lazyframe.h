@@ -10,7 +10,7 @@
  *	is it here, and who waits?	frame.c
  *	what does it say?		codec.c
  *	who brings it?			channel.c, and the helper behind it
- *	what was written since?		overlay.c
+ *	what was written since?		overlay.c, commit.c
  *
  * The life of a read
  * ------------------
@@ -26,7 +26,7 @@
  *	lf_devices_lock (mutex)	the list of active devices
  *	lf_layers_lock (mutex)	the registry of layers and their tables
  *	pool.grow_lock (mutex)	one growth of the decode pool at a time
- *	lf_overlays_lock (mutex)	the overlays, their users and owners
+ *	lf_overlays_lock (mutex)	the overlays and their users
  *	overlay->commit_lock (mutex)	one commit at a time
  *	frames.lock (spinlock)	every frame's state, waiters, the want lists,
  *				the LRU, the slots, the session, parked reads
@@ -430,7 +430,7 @@ bool lf_image_maps(const struct lf_device *dev, u64 off, u64 bytes);
 
 /*
  * ----------------------------------------------------------------
- * overlay.c
+ * overlay.c, commit.c
  * ----------------------------------------------------------------
  */
 

@@ -717,6 +717,30 @@ static void lf_postsuspend(struct dm_target *ti)
 	deactivate(ti->private);
 }
 
+/*
+ * The origin is an active device of ours that shows the sealed overlay that the
+ * meta device names, and cannot change it.
+ */
+static bool origin_fits(const struct lf_device *dev)
+{
+	struct lf_device *other;
+	bool fits = false;
+
+	mutex_lock(&lf_devices_lock);
+	list_for_each_entry(other, &lf_devices, node) {
+		struct mapped_device *md = dm_table_get_md(other->ti->table);
+
+		if (dm_disk(md)->part0 != dev->origin->bdev)
+			continue;
+		fits = other->overlay && !other->writable &&
+		       other->ti->len == dev->ti->len &&
+		       !memcmp(lf_overlay_uuid(other->overlay),
+			       dev->image.super.origin, 16);
+	}
+	mutex_unlock(&lf_devices_lock);
+	return fits;
+}
+
 /* A device that cannot have its overlay comes up all the same, and says so. */
 static void activate_overlay(struct lf_device *dev)
 {
@@ -733,9 +757,9 @@ static void activate_overlay(struct lf_device *dev)
 		DMERR("%s: the overlay is read-only: error %d",
 		      dm_table_device_name(ti->table), err);
 	}
-	if (dev->origin && bdev_nr_sectors(dev->origin->bdev) != ti->len) {
-		DMERR("%s: the origin does not have the device's size: all I/O fails",
-		      dm_table_device_name(ti->table));
+	if (dev->origin && !origin_fits(dev)) {
+		DMERR("%s: the origin does not show the sealed overlay %pUb: all I/O fails",
+		      dm_table_device_name(ti->table), dev->image.super.origin);
 		dev->failed = true;
 	}
 }

@@ -23,7 +23,7 @@ count	ROUNDS		1	10	1	3	# factor for tests with random numbers
 count	DEVICES		150	500	40	100	# on one kernel, at once
 count	MATRIX		turns	all	few	turns	# images for each codec and frame size
 count	KILLS		12	100	4	20	# of the helper, below fio
-count	FUZZ_SECONDS	10	600	10	600	# for each fuzzer
+count	FUZZ_SECONDS	5	600	5	600	# for each fuzzer
 count	POWER_CUTS	2	20	1	5	# of a machine that writes
 count	GENERATIONS	20	500	5	50	# of random layers on layers
 count	FSX_SECONDS	10	600	10	120	# of fsx on a device

@@ -29,7 +29,7 @@ refused()
 
 check "no arguments" refused 2 "wants IMAGE and URL"
 check "an argument too many" refused 2 "wants IMAGE and URL" image $store x
-check "an unknown option" refused 2 "--help" --parent x image $store
+check "an unknown option" refused 2 "--help" --ancestor x image $store
 check "an unknown codec" refused 2 "codec gzip: unknown; known are zstd" \
 	-c gzip image $store
 for level in 0 20 -1 x 1x ''; do

@@ -166,6 +166,10 @@ def check(image, want, path, frame_size):
     folder = os.path.dirname(path)
     data = [f for f in os.listdir(folder)
             if not f.endswith((".header", ".uncompressed-size"))]
+    if not want:
+        if data or assemble(path) != image:
+            die("zeros need no data object, but there is", data)
+        return
     if len(data) != 1 or not data[0].startswith(name):
         die("objects:", data)
     data = os.path.join(folder, data[0])
@@ -175,13 +179,11 @@ def check(image, want, path, frame_size):
         side = open(data + ".uncompressed-size").read()
         if side != str(len(want)):
             die("uncompressed-size", side, "not", len(want))
-        frames = []
-        if want:
-            usize, sha, codec, frames = header.layers[header.uuid]
-            if not data.endswith(CODECS[codec]) or usize != len(want):
-                die("the layer's codec or size")
-            if sha != hashlib.sha256(want).digest():
-                die("SHA-256")
+        usize, sha, codec, frames = header.layers[header.uuid]
+        if not data.endswith(CODECS[codec]) or usize != len(want):
+            die("the layer's codec or size")
+        if sha != hashlib.sha256(want).digest():
+            die("SHA-256")
         if any(f[2] != frame_size for f in frames[:-1]) or \
            any(f[2] > frame_size for f in frames):
             die("frames are not of", frame_size, "bytes")

@@ -324,6 +324,21 @@ static void make_fill(void)
 	}
 }
 
+/* Three mappings, and two changes: zeros inside, data over a border */
+static void make_mapping(void)
+{
+	static const u8 mappings[][6] = {
+		{ 0, 8, 1, 0, 0, 0 }, { 0, 8, 2, 5, 0, 0 }, { 0, 8, 0, 0, 0, 0 },
+		{ 2, 3, 0, 0, 0, 0 }, { 9, 6, 3, 0, 1, 0 },
+	};
+	struct wire w = {0};
+
+	begin("mapping");
+	wire_u8(&w, 3);
+	wire_put(&w, mappings, sizeof(mappings));
+	save(&w);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -338,5 +353,6 @@ int main(int argc, char **argv)
 	make_seektable();
 	make_header();
 	make_fill();
+	make_mapping();
 	return 0;
 }

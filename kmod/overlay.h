@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What overlay.c (the way of a write) and commit.c (what lasts) share.
+ */
+#ifndef LF_OVERLAY_H
+#define LF_OVERLAY_H
+
+#include <linux/bitmap.h>
+#include <linux/mempool.h>
+#include <linux/seqlock.h>
+#include <linux/slab.h>
+
+#include "lazyframe.h"
+#include "overlay_disk.h"
+
+#define LF_COMMIT_DELAY	HZ
+
+/*
+ * struct lf_leaf - bits of LF_LEAF_BLOCKS blocks
+ * @unmap_first: with @unmap_last: holds the blocks that were dirty, are zero and still
+ *		 have space on the COW device; empty if it is the greater one
+ */
+struct lf_leaf {
+	unsigned long dirty[LF_LEAF_WORDS];
+	unsigned long zero[LF_LEAF_WORDS];
+	u32 unmap_first;
+	u32 unmap_last;
+};
+
+/**
+ * struct lf_node - a leaf's place in the tree
+ * @leaf: NULL: all blocks are the image's. Set once, with release
+ * @sum: of what is in each slot (commit_lock)
+ * @dirty: blocks in each slot (commit_lock)
+ * @zero: likewise
+ */
+struct lf_node {
+	struct lf_leaf *leaf;
+	u64 sum[2];
+	u16 dirty[2];
+	u16 zero[2];
+};
+
+/*
+ * struct lf_copy - a copy-up
+ * @bio: reads @page from the origin, or writes it to the COW device
+ */
+struct lf_copy {
+	struct work_struct work;
+	struct lf_io *io;
+	struct page *page;
+	struct bio_vec vec;
+	struct bio bio;
+};
+
+/*
+ * struct lf_overlay - an overlay, shared by the tables that name it
+ *
+ * I: set when it was loaded. C: commit_lock. L: lock.
+ */
+struct lf_overlay {
+	struct list_head link;		/* lf_overlays_lock */
+	unsigned int users;		/* lf_overlays_lock: tables */
+	dev_t meta_dev;			/* I */
+	struct block_device *cow;	/* I */
+	struct dm_bufio_client *bufio;	/* I: of the meta device */
+	u64 start;			/* I: of the region OVERLAY, block */
+	struct lf_tree tree;		/* I */
+
+	struct mutex commit_lock;	/* one commit at a time */
+	struct lf_disk_root *root;	/* C: of the last commit */
+	struct lf_disk_root *next;	/* C: of the one being made */
+	u64 *index_sum;			/* C: two for each index, by slot */
+	unsigned long *index_slot;	/* C: bit: the valid one */
+	unsigned long *slot;		/* C: likewise, for each leaf */
+	unsigned long *writing;		/* C and L: leaves of a commit under way */
+	bool unsure;			/* C: the next root may be on disk already */
+	bool open;			/* C: the epoch was begun */
+
+	spinlock_t lock;		/* irq-safe; a leaf */
+	seqcount_spinlock_t seq;	/* of the bits */
+	struct lf_node *node;		/* L: the leaves' bits */
+	unsigned long *changed;		/* L: leaves with bits that no commit took */
+	bool uncommitted;		/* L: such bits, or some in a commit */
+	struct lf_device *owner;	/* L: the active one; constant while it is */
+	bool leaving;			/* its owner waits for @unmap */
+	bool sealing;			/* C: the commit at suspend seals it */
+	u64 dirty;			/* L: blocks */
+	u64 zero;			/* L */
+	enum lf_mode mode;		/* L */
+	struct rb_root claims;		/* L: struct lf_claim, disjoint */
+	struct list_head blocked;	/* L: lf_io.waiter: found a claim in their way */
+	struct bio_list flushes;	/* L: bios that wait for a commit */
+
+	struct delayed_work commit;
+	struct work_struct unmap;
+	struct work_struct event;
+	mempool_t copies;
+	mempool_t pages;
+};
+
+extern struct kmem_cache *lf_leaf_slab;
+extern struct workqueue_struct *lf_commit_wq;
+
+/*
+ * overlay.c
+ */
+
+/* Gives back the space of blocks that were zeroed before the last commit. */
+void lf_overlay_unmap(struct work_struct *work);
+
+/*
+ * commit.c
+ */
+
+/* Under the lock, in any context; an event follows. @why: for the log, or NULL */
+void __lf_overlay_set_mode(struct lf_overlay *ov, enum lf_mode mode,
+			   const char *why);
+
+void lf_overlay_set_mode(struct lf_overlay *ov, enum lf_mode mode,
+			 const char *why);
+
+/**
+ * lf_overlay_commit_for - end a bio when all that was acknowledged before is durable
+ *
+ * Context: any.
+ */
+void lf_overlay_commit_for(struct lf_overlay *ov, struct bio *bio);
+
+#endif /* LF_OVERLAY_H */
