@@ -829,7 +829,8 @@ def _():
     after = kernel_memory()
     each = (after - before) / many
     say(f"{each / KIB:.0f} KiB for each of {many} devices")
-    assert each < 1 * MIB
+    # KASAN and lockdep have a memory of their own
+    assert each < (1 if SLOW == 1 else 2) * MIB, each
     device = devices[0]
     wrote = {}
     for _ in range(20):
