@@ -720,7 +720,7 @@ def _():
     # only read_only
     with fails(errno.EINVAL, errno.EROFS, errno.EPERM, errno.EACCES):
         below.create()
-    DM.call(DM.REMOVE, below.name)
+    below.remove()
     below.args = below.line("read_only")
     below.create()
     below.check()

@@ -280,7 +280,7 @@ def judge(entries, model, split, image, samples=2, visit=None, lossy=None):
     disk = Disk()
     view = PairView(disk, split,
                     lambda offset, length: image[offset:offset + length])
-    checker = Checker(disk, view, model, SEED, samples, visit, lossy)
+    checker = Checker(disk, view, model, SEED, samples, visit, lossy, split)
     checker.replay(entries)
     report(checker)
     return checker
