@@ -183,7 +183,7 @@ int device_suspend(const char *name, bool flush, struct error *e);
 
 /**
  * device_resume - let a device go on, with the table that was loaded if any
- * @cookie: 0 at first; for device_settle(), which waits for what udev does about
+ * @cookie: 0 at first; for device_settle(), behind which the nodes are right of
  *	    all devices that were resumed with it
  */
 int device_resume(const char *name, u32 *cookie, struct error *e);

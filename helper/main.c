@@ -20,6 +20,7 @@ static const struct {
 	{ "list", cmd_list, "List such devices" },
 	{ "status", cmd_status, "Show a device's state and counters" },
 	{ "seal", cmd_seal, "Set aside what was written to a device, and begin anew" },
+	{ "export", cmd_export, "Store what was written to a device as a new layer" },
 	{ "check", cmd_check, "Check a device's overlay that is not in use" },
 	{ "format", cmd_format, "Write a meta device for a dmsetup line of your own" },
 };

@@ -122,7 +122,7 @@ static bool has_identity(const struct devfile *file, u64 off, bool *fresh)
 			   sizeof(copies[i].magic)) != 0)
 			continue;
 		found = true;
-		if (le64_to_cpu(copies[i].epoch) != 1)
+		if (le64_to_cpu(copies[i].epoch) > 1)
 			*fresh = false;
 	}
 	return found;

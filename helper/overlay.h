@@ -84,7 +84,7 @@ void overlay_roots_new(void *roots, const struct lf_tree *tree,
  */
 static inline bool overlay_fresh(const struct lf_disk_root *root)
 {
-	return le64_to_cpu(root->epoch) == 1;
+	return le64_to_cpu(root->epoch) <= 1;
 }
 
 /**

@@ -336,8 +336,7 @@ static int swap(struct seal *s, double *suspended, struct error *e)
 	if (!err)
 		err = device_resume(s->device.name, &cookie, e);
 	*suspended = now() - start;
-	if (cookie)
-		device_settle(cookie);
+	device_settle(cookie);
 	if (err)
 		take_back(s);
 	return err;
@@ -401,8 +400,7 @@ static int resume_interrupted(struct seal *s, struct seal_result *result,
 	err = device_resume(s->sealed, &cookie, e);
 	if (!err)
 		err = device_resume(name, &cookie, e);
-	if (cookie)
-		device_settle(cookie);
+	device_settle(cookie);
 	if (!err)
 		err = read_device(s, name, e);
 	if (!err && device_part(&s->device, DEVICE_ORIGIN)) {

@@ -525,6 +525,11 @@ static int load(struct lf_overlay *ov, const char **why)
 		err = lf_pair_check(ov->root, cow, why);
 	for (i = 0; !err && i < ov->tree.indexes; i++)
 		err = load_index(ov, i, scratch, why);
+	if (!err && (ov->dirty != le64_to_cpu(ov->root->dirty) ||
+		     ov->zero != le64_to_cpu(ov->root->zero))) {
+		*why = "the overlay's counts do not fit its leaves";
+		err = -EINVAL;
+	}
 out:
 	kfree(scratch);
 	return err;

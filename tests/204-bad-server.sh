@@ -10,7 +10,9 @@
 patient=30
 timeout=4
 [ -z "$slow" ] || timeout=15
-# A machine that is busy may be late; waiting for ever is what must not happen
+# How late an error may be. The kernel's timer is not, but up to 17 readers start
+# and end at once here, on an emulated processor of a machine that may be busy.
+# What must not happen is to wait for ever, or for one limit after the other.
 late=15
 faults=$images/image/faults
 url=$(url_of faults-zstd-128K)

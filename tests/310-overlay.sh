@@ -720,7 +720,7 @@ def _():
     # only read_only
     with fails(errno.EINVAL, errno.EROFS, errno.EPERM, errno.EACCES):
         below.create()
-    DM.call(DM.REMOVE, below.name)
+    below.remove()
     below.args = below.line("read_only")
     below.create()
     below.check()
@@ -829,7 +829,8 @@ def _():
     after = kernel_memory()
     each = (after - before) / many
     say(f"{each / KIB:.0f} KiB for each of {many} devices")
-    assert each < 1 * MIB
+    # KASAN and lockdep have a memory of their own
+    assert each < (1 if SLOW == 1 else 2) * MIB, each
     device = devices[0]
     wrote = {}
     for _ in range(20):

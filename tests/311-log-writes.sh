@@ -91,7 +91,7 @@ class Workload:
         self.unflushed.clear()
 
     def run(self, operations, pause=True):
-        done = 0
+        done, begun = 0, time.monotonic()
         while done < operations:
             batch = self.batch()
             blocks = {n for _, o, l, _ in batch
@@ -135,7 +135,7 @@ class Workload:
                 self.device.message("commit")
         self.device.flush()
         self.mark()
-        say(f"{self.count}, {len(self.model.marks)} marks")
+        say(f"{self.count}, {time.monotonic() - begun:.0f} s, {len(self.model.marks)} marks")
 
 
 def report(checker):
@@ -147,10 +147,8 @@ def report(checker):
 class Crashed:
     """A device as a power cut left it, attached for real."""
 
-    def __init__(self, layers, extents, size):
-        self.layers, self.extents, self.size = layers, extents, size
-        self.image = flat(layers, extents, size)
-        self.count = 0
+    def __init__(self, size):
+        self.size, self.count = size, 0
 
     def __call__(self, checker, hot, meta_bytes):
         disk, pair = checker.disk, checker.view.pair
@@ -177,13 +175,11 @@ class Crashed:
                     " 1 read_only" * read_only,
                     DM.READONLY if read_only else 0)
             DM.call(DM.SUSPEND, name)
-            want = bytearray(self.image)
-            for n in pair.zero_blocks() | pair.dirty_blocks():
-                end = min((n + 1) * BLOCK, len(want))
-                want[n * BLOCK:end] = checker.view.block(n)[:end - n * BLOCK]
+            want = {start: bytearray().join(
+                checker.view.block(n) for n in blocks_of(start, length))
+                for start, length in hot}
             for start, length in hot:
-                same(device.read(start, length), want[start:start + length],
-                     start)
+                same(device.read(start, length), want[start][:length], start)
             if not read_only:
                 self.goes_on(device, want, hot)
         finally:
@@ -192,21 +188,30 @@ class Crashed:
             for loop in loops:
                 loop.close()
         if not read_only:
-            same(overlay.pair(*paths).show(self.image), want)
+            pair = overlay.pair(*paths)
+            for start, length in hot:
+                same(b"".join(pair.block(n, checker.view.image).ljust(
+                    BLOCK, b"\0") for n in blocks_of(start, length))[:length],
+                    want[start][:length], start)
         for path in paths:
             os.unlink(path)
 
     def goes_on(self, device, want, hot):
         """It can be written, and what it was is not lost by that."""
         for start, length in hot:
-            offset = start + rng.randrange(length // 512) * 512
+            offset = rng.randrange(length // 512) * 512
             data = rng.randbytes(min(512 * rng.randrange(1, 20),
-                                     start + length - offset))
-            device.write(offset, data)
-            want[offset:offset + len(data)] = data
+                                     length - offset))
+            device.write(start + offset, data)
+            want[start][offset:offset + len(data)] = data
         device.flush()
         for start, length in hot:
-            same(device.read(start, length), want[start:start + length], start)
+            same(device.read(start, length), want[start][:length], start)
+
+
+def blocks_of(start, length):
+    """Of a place that begins with a block."""
+    return range(start // BLOCK, -(-(start + length) // BLOCK))
 
 
 # The checker first: without an overlay, as a disk is.
@@ -268,14 +273,14 @@ def overlaid(size, spots, run):
         device.check(start, length)
     device.close()
     logged.close()
-    return logged.entries(), model, logged.meta_bytes, layers, extents, image
+    return logged.entries(), model, logged.meta_bytes, image
 
 
 def judge(entries, model, split, image, samples=2, visit=None, lossy=None):
     disk = Disk()
     view = PairView(disk, split,
                     lambda offset, length: image[offset:offset + length])
-    checker = Checker(disk, view, model, SEED, samples, visit, lossy)
+    checker = Checker(disk, view, model, SEED, samples, visit, lossy, split)
     checker.replay(entries)
     report(checker)
     return checker
@@ -291,9 +296,9 @@ saved = {}
 @test("writes, partial writes, discards, zeroes, FUA: each point is right", 240)
 def _():
     say(f"{OPS} operations")
-    entries, model, split, layers, extents, image = overlaid(
+    entries, model, split, image = overlaid(
         BIG, SPOTS, lambda *args: Workload(*args, SPOTS).run(OPS))
-    crashed = Crashed(layers, extents, BIG)
+    crashed = Crashed(BIG)
     flushes = sum(1 for flags, _, _ in entries if flags & 3)
     every = max(1, flushes * 3 // ATTACH)
     turn = itertools.count()
@@ -310,6 +315,19 @@ def _():
     saved["big"] = entries, model, split, image
     assert not checker.violations
     assert checker.points > flushes and crashed.count
+
+
+def unflushed(entries):
+    """The log of a disk whose flushes do nothing, two of three."""
+    out, n = [], 0
+    for flags, offset, data in entries:
+        if flags & 1:
+            n += 1
+            if n % 3 and not len(data):
+                continue
+            flags = flags if n % 3 == 0 else flags & ~1
+        out.append((flags & ~2, offset, data))
+    return out
 
 
 @test("the checker sees each fault that is injected", 120)
@@ -331,19 +349,6 @@ def _():
     model.restart()
     say("flushes that do nothing:")
     assert judge(unflushed(entries), model, split, image, 4).violations
-
-
-def unflushed(entries):
-    """The log of a disk whose flushes do nothing, two of three."""
-    out, n = [], 0
-    for flags, offset, data in entries:
-        if flags & 1:
-            n += 1
-            if n % 3 and not len(data):
-                continue
-            flags = flags if n % 3 == 0 else flags & ~1
-        out.append((flags & ~2, offset, data))
-    return out
 
 
 @test("many flushes at once share commits, and each keeps its promise", 120)
@@ -381,7 +386,7 @@ def _():
         device.flush()
         logged.mark(model.mark())
 
-    entries, model, split, _, _, image = overlaid(size, spots, run)
+    entries, model, split, image = overlaid(size, spots, run)
     assert not judge(entries, model, split, image, 3).violations
 
 

@@ -168,6 +168,8 @@ def meta(path, layers, extents, size, uuid=None, generation=1, patch=None,
     if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "r+b") as f:
             f.write(blob)
+            f.flush()
+            os.fsync(f.fileno())
     else:
         with open(path, "wb") as f:
             f.write(blob)

@@ -13,7 +13,7 @@
 #include <linux/lazyframe.h>
 
 #include "../../helper/seektable.h"
-#include "../../kmod/disk.h"
+#include "../../kmod/overlay_disk.h"
 #include "../unit/wire.h"
 
 #define K	4096ULL
@@ -163,6 +163,57 @@ static void make_disk(void)
 		wire_u32(&w, 0);
 	}
 	save(&w);
+}
+
+static void overlay_root(struct wire *w, u64 sequence, u64 blocks)
+{
+	int i;
+
+	wire_put(w, LF_ROOT_MAGIC, 8);
+	wire_u32(w, LF_ROOT_VERSION);
+	wire_u32(w, sequence & 1 ? LF_ROOT_ACTIVATING : 0);
+	wire_uuid(w, 5);
+	wire_u64(w, sequence);
+	wire_u64(w, 3);
+	wire_u64(w, blocks);
+	wire_u64(w, 1);
+	wire_u64(w, 0);
+	for (i = 0; i < 4; i++)
+		wire_u64(w, !i);
+}
+
+static void make_overlay(void)
+{
+	static const u64 images[] = { 1, 100 * K, 70000 * K };
+	struct wire w = {0};
+	u32 i, j;
+
+	begin("overlay");
+	for (i = 0; i < 3; i++) {
+		u64 blocks = (images[i] + K - 1) / K;
+
+		wire_u64(&w, images[i]);
+		wire_u32(&w, i);	/* the leaf, and its words */
+		for (j = 0; j < 8; j++) {
+			wire_u32(&w, j & 1 ? LF_LEAF_WORDS : 0);
+			wire_u64(&w, j & 1 ? 2 : 1);
+		}
+		for (j = 0; j < 2; j++) {
+			wire_put(&w, LF_COW_MAGIC, 8);
+			wire_u32(&w, LF_COW_VERSION);
+			wire_u32(&w, 0);
+			wire_uuid(&w, 5);
+			wire_u64(&w, 2 + j);
+			wire_u64(&w, blocks);
+		}
+		overlay_root(&w, 3, blocks);
+		w.len -= 4 * 8;		/* up to its sums */
+		for (j = 0; j < 4; j++) {
+			overlay_root(&w, j < 2 ? 2 : 3, blocks);
+			wire_u32(&w, LF_ROOT_INDEXES);
+		}
+		save(&w);
+	}
 }
 
 static void make_lz4frame(void)
@@ -349,6 +400,7 @@ int main(int argc, char **argv)
 	if (mkdir(base, 0777) && errno != EEXIST)
 		die(base);
 	make_disk();
+	make_overlay();
 	make_lz4frame();
 	make_seektable();
 	make_header();

@@ -564,6 +564,8 @@ class Device(Block):
             with open(self.cow_path, "r+b") as f:
                 f.seek(tree.blocks * BLOCK)
                 f.write(identity)
+                f.flush()
+                os.fsync(f.fileno())
             if not on:
                 self.cow_loop = Loop(self.cow_path)
         self.writable = bool(cow or on)

@@ -194,7 +194,7 @@ TEST(whatever_goes_in_comes_out)
 		EXPECT_EQ(image.bytes, super.image_bytes);
 		ASSERT_EQ(image.layers, super.layers);
 		ASSERT_EQ(image.extents, super.extents);
-		for (r = 0; r < LF_REGIONS; r++) {
+		for (r = 0; r < LF_REGION_OVERLAY; r++) {
 			EXPECT_EQ(super.region[r].sum,
 				  xxh64(region(data, super, r),
 					super.region[r].bytes, 0));
