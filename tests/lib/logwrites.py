@@ -379,6 +379,7 @@ class Checker:
     def replay(self, entries, start="start"):
         run = []			# in the caches
         for i, entry in enumerate(entries):
+            self.entry = i
             flags, _, data = entry
             if flags & MARK:
                 self.pass_mark(data, f"entry {i}", start)
