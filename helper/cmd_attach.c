@@ -126,7 +126,7 @@ static int parse(int argc, char **argv, struct request *request)
 		return 2;
 	}
 	if (request->read_only && !request->cow) {
-		fputs("lazyframe attach: --read-only goes with --cow: without, a device is read-only anyway\n",
+		fputs("lazyframe attach: --read-only goes with --cow; else it is so anyway\n",
 		      stderr);
 		return 2;
 	}

@@ -28,6 +28,11 @@ static const char *state(const struct check *check)
 	return check->count ? "repaired" : "clean";
 }
 
+static bool sealed(const struct check *check)
+{
+	return le32_to_cpu(check->root.flags) & LF_ROOT_SEALED;
+}
+
 static void print(const struct check *check, const char *meta)
 {
 	char uuid[UUID_TEXT];
@@ -48,8 +53,7 @@ static void print(const struct check *check, const char *meta)
 		       uuid, (unsigned long long)check->dirty,
 		       (unsigned long long)check->zero,
 		       (unsigned long long)le64_to_cpu(check->root.blocks),
-		       le32_to_cpu(check->root.flags) & LF_ROOT_SEALED ?
-		       ", sealed" : "");
+		       sealed(check) ? ", sealed" : "");
 	}
 	printf("%s: %s\n", meta, state(check));
 }
@@ -57,6 +61,16 @@ static void print(const struct check *check, const char *meta)
 static struct json_object *text(const char *value)
 {
 	return json_object_new_string(value);
+}
+
+static struct json_object *number(u64 value)
+{
+	return json_object_new_uint64(value);
+}
+
+static struct json_object *boolean(bool value)
+{
+	return json_object_new_boolean(value);
 }
 
 static void print_json(const struct check *check, const char *meta)
@@ -75,7 +89,7 @@ static void print_json(const struct check *check, const char *meta)
 		json_object_object_add(sub, "what",
 				       text(check->finding[i].what));
 		json_object_object_add(sub, "repaired",
-				       json_object_new_boolean(check->finding[i].repaired));
+				       boolean(check->finding[i].repaired));
 		json_object_array_add(list, sub);
 	}
 	json_object_object_add(o, "findings", list);
@@ -87,13 +101,11 @@ static void print_json(const struct check *check, const char *meta)
 		sub = json_object_new_object();
 		uuid_text(check->root.uuid, uuid);
 		json_object_object_add(sub, "uuid", text(uuid));
-		json_object_object_add(sub, "blocks", json_object_new_uint64(le64_to_cpu(check->root.blocks)));
-		json_object_object_add(sub, "dirty",
-				       json_object_new_uint64(check->dirty));
-		json_object_object_add(sub, "zero",
-				       json_object_new_uint64(check->zero));
-		json_object_object_add(sub, "sealed",
-				       json_object_new_boolean(!!(le32_to_cpu(check->root.flags) & LF_ROOT_SEALED)));
+		json_object_object_add(sub, "blocks",
+				       number(le64_to_cpu(check->root.blocks)));
+		json_object_object_add(sub, "dirty", number(check->dirty));
+		json_object_object_add(sub, "zero", number(check->zero));
+		json_object_object_add(sub, "sealed", boolean(sealed(check)));
 		json_object_object_add(o, "overlay", sub);
 	}
 	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY));

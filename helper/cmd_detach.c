@@ -93,19 +93,19 @@ static int note_parts(const struct device *device, struct parts *parts,
 		      struct error *e)
 {
 	char meta[4096], cow[4096];
-	const char *path[] = { meta, cow };
-	size_t i;
+	u32 n = parts->count;
 
 	stack_paths(device, meta, cow);
-	for (i = 0; cow[0] && i < ARRAY_SIZE(path); i++) {
-		if (parts->count == ARRAY_SIZE(parts->path))
-			return error_set(e, -ELOOP,
-					 "too many sealed devices below one another");
-		parts->path[parts->count] = strdup(path[i]);
-		if (!parts->path[parts->count++])
-			return error_set(e, -ENOMEM, "out of memory");
-	}
-	return 0;
+	if (!cow[0])
+		return 0;
+	if (n == ARRAY_SIZE(parts->path))
+		return error_set(e, -ELOOP,
+				 "too many sealed devices below one another");
+	parts->path[n] = strdup(meta);
+	parts->path[n + 1] = strdup(cow);
+	parts->count += 2;
+	return parts->path[n] && parts->path[n + 1] ? 0 :
+	       error_set(e, -ENOMEM, "out of memory");
 }
 
 /* All overlays from one device downwards. */
@@ -142,7 +142,6 @@ static int discard_parts(const struct parts *parts, struct error *e)
 static int remove_device(const struct device *device, bool force, bool discard,
 			 struct error *e)
 {
-	dev_t origin = device_part(device, DEVICE_ORIGIN);
 	struct parts parts = {};
 	int err = 0;
 
@@ -159,8 +158,8 @@ static int remove_device(const struct device *device, bool force, bool discard,
 	if (err == -EBUSY && force)
 		error_prefix(e,
 			     "all I/O fails from now on; detach it again when nobody uses it");
-	if (!err && origin)
-		err = stack_detach(origin, e);
+	if (!err)
+		err = stack_remove(device->name, NULL, e);
 	if (!err && discard)
 		err = discard_parts(&parts, e);
 	while (parts.count)

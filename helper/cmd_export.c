@@ -52,7 +52,6 @@ static const char usage[] =
  * @parent_url: asked for, or NULL
  * @device: as it is; with an origin once it is sealed
  * @stack: of sealed overlays, the newest first
- * @paths: of each one's meta and COW device
  * @fd: the newest sealed device
  * @buf: PIECE bytes and two sectors, for direct I/O
  */
@@ -65,10 +64,6 @@ struct export {
 	struct device device;
 	struct overlay stack[PAIR_MAX_DEPTH];
 	struct lf_super super[PAIR_MAX_DEPTH];
-	struct {
-		char meta[4096];
-		char cow[4096];
-	} paths[PAIR_MAX_DEPTH];
 	u32 depth;
 	char *known_url;
 	struct image *parent;
@@ -99,7 +94,7 @@ static int read_device(struct export *x, struct error *e)
 static int live_super(const char *path, int flags, struct lf_super *super,
 		      u64 *bytes, struct error *e)
 {
-	const char *why;
+	const char *why = "";
 	int fd, err;
 
 	fd = open(path, flags | O_CLOEXEC);
@@ -120,7 +115,7 @@ static int live_super(const char *path, int flags, struct lf_super *super,
 static int open_stack(struct export *x, struct error *e)
 {
 	dev_t origin = device_part(&x->device, DEVICE_ORIGIN);
-	char name[DEVICE_NAME_MAX + 1];
+	char name[DEVICE_NAME_MAX + 1], node[64], backing[4096];
 	struct device device;
 	int err = 0;
 	u64 bytes;
@@ -140,10 +135,10 @@ static int open_stack(struct export *x, struct error *e)
 		if (err)
 			return err;
 		origin = device_part(&device, DEVICE_ORIGIN);
-		stack_paths(&device, x->paths[i].meta, x->paths[i].cow);
+		device_node(device_part(&device, DEVICE_META), node,
+			    sizeof(node), backing, sizeof(backing));
 		device_drop(&device);
-		err = live_super(x->paths[i].meta, O_RDONLY, &x->super[i],
-				 &bytes, e);
+		err = live_super(node, O_RDONLY, &x->super[i], &bytes, e);
 		if (err < 0)
 			return err;
 		x->stack[i].fd = err;
@@ -151,9 +146,15 @@ static int open_stack(struct export *x, struct error *e)
 		err = overlay_open(x->stack[i].fd, &x->super[i], &x->stack[i],
 				   e);
 		if (err)
-			error_prefix(e, "%s", x->paths[i].meta);
+			error_prefix(e, "%s", backing[0] ? backing : node);
 	}
 	return err;
+}
+
+static void close_stack(struct export *x)
+{
+	while (x->depth)
+		close(x->stack[--x->depth].fd);
 }
 
 /* All of them have the image of the lowest. */
@@ -354,50 +355,14 @@ static int reload(struct export *x, struct error *e)
 			  x->device.read_only, e);
 	if (err)
 		return err;
-	err = device_suspend(x->name, false, e);
+	/* It is, if a run before this one was killed here. */
+	if (!x->device.suspended)
+		err = device_suspend(x->name, false, e);
 	if (err)
 		device_clear(x->name, NULL);
 	resumed = device_resume(x->name, &cookie, err ? NULL : e);
 	device_settle(cookie);
 	return err ? err : resumed;
-}
-
-static bool has_suffix(const char *path, const char *suffix)
-{
-	size_t len = strlen(path), tail = strlen(suffix);
-
-	return len >= tail && !strcmp(path + len - tail, suffix);
-}
-
-/* Remove the sealed devices, and the files that seal made of their names. */
-static int clean_up(struct export *x, dev_t origin, struct error *e)
-{
-	int err;
-	u32 i;
-
-	for (i = 0; i < x->depth; i++) {
-		close(x->stack[i].fd);
-		x->stack[i].fd = -1;
-	}
-	err = stack_detach(origin, e);
-	for (i = 0; !err && i < x->depth; i++) {
-		char *suffix = pair_sealed_path("", x->stack[i].root.uuid);
-
-		if (!suffix)
-			return error_set(e, -ENOMEM, "out of memory");
-		if (has_suffix(x->paths[i].cow, suffix))
-			unlink(x->paths[i].cow);
-		else if (!x->layer.quiet)
-			fprintf(stderr, "%s is not needed any more\n",
-				x->paths[i].cow);
-		if (has_suffix(x->paths[i].meta, suffix))
-			unlink(x->paths[i].meta);
-		else if (!x->layer.quiet)
-			fprintf(stderr, "%s is not needed any more\n",
-				x->paths[i].meta);
-		free(suffix);
-	}
-	return err;
 }
 
 /*
@@ -423,6 +388,11 @@ static int was_replaced(const struct export *x, char **url, struct error *e)
 	return err;
 }
 
+static void tell_left(const char *path)
+{
+	fprintf(stderr, "%s is not needed any more\n", path);
+}
+
 /* Reload and remove, under the lock. */
 static int take_up(struct export *x, const char *url, struct error *e)
 {
@@ -438,16 +408,15 @@ static int take_up(struct export *x, const char *url, struct error *e)
 				x->name);
 	if (!err && url)
 		err = write_image(x, url, e);
-	if (!err)
+	if (!err && origin)
 		err = reload(x, e);
-	if (!err)
-		err = clean_up(x, origin, e);
-	return err;
+	close_stack(x);
+	return err ? err : stack_remove(x->name, tell_left, e);
 }
 
 static int seal_first(struct export *x, struct error *e)
 {
-	struct seal_result sealed;
+	struct seal_result sealed = {};
 	int err;
 
 	err = state_lock(e);
@@ -467,23 +436,27 @@ static int export(struct export *x, struct error *e)
 	int err;
 
 	err = read_device(x, e);
-	/* Suspended: a seal was cut short; it says so, or completes. */
-	if (!err && (!device_part(&x->device, DEVICE_ORIGIN) ||
-		     x->device.suspended))
-		err = seal_first(x, e);
 	if (!err)
 		err = was_replaced(x, &url, e);
-	if (!err)
-		err = open_stack(x, e);
 	if (err)
 		return err;
-	if (url) {
+	/* What a run before this one left to do. */
+	if (url && (device_part(&x->device, DEVICE_ORIGIN) ||
+		    (!x->device.suspended && stack_has_left(x->name)))) {
 		err = take_up(x, NULL, e);
 		if (!err)
 			puts(url);
 		free(url);
 		return err;
 	}
+	free(url);
+	/* Suspended: a seal was cut short; it says so, or completes. */
+	if (!device_part(&x->device, DEVICE_ORIGIN) || x->device.suspended)
+		err = seal_first(x, e);
+	if (!err)
+		err = open_stack(x, e);
+	if (err)
+		return err;
 	err = store(x, &result, e);
 	if (!err) {
 		newlayer_report(&x->layer, &result);
@@ -492,7 +465,7 @@ static int export(struct export *x, struct error *e)
 		if (!x->keep && !x->layer.dry_run)
 			err = take_up(x, result.header_url, e);
 		if (err)
-			error_prefix(e, "the header is stored, but %s still reads the sealed overlay (run it again)",
+			error_prefix(e, "stored, but %s does not use it yet: run it again",
 				     x->name);
 	}
 	newlayer_result_free(&result);
@@ -501,11 +474,7 @@ static int export(struct export *x, struct error *e)
 
 static void tear_down(struct export *x)
 {
-	u32 i;
-
-	for (i = 0; i < x->depth; i++)
-		if (x->stack[i].fd >= 0)
-			close(x->stack[i].fd);
+	close_stack(x);
 	if (x->fd >= 0)
 		close(x->fd);
 	device_drop(&x->device);

@@ -26,7 +26,7 @@ int cmd_seal(int argc, char **argv)
 		{ }
 	};
 	const char *cow = NULL, *meta = NULL;
-	struct seal_result result;
+	struct seal_result result = {};
 	struct error e = {};
 	int opt, err;
 

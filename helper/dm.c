@@ -286,7 +286,7 @@ static int parse_mode(const char *text, char mode[8])
 
 	for (i = 0; text && i < ARRAY_SIZE(modes); i++) {
 		if (!strcmp(text, modes[i])) {
-			strcpy(mode, modes[i]);
+			snprintf(mode, 8, "%s", modes[i]);
 			return 0;
 		}
 	}
@@ -536,8 +536,8 @@ int device_load(const char *name, u64 sectors, const char *params,
 	err = run_simple(table_task(DM_DEVICE_RELOAD, name, sectors, params,
 				    read_only, e), e);
 	if (err)
-		error_prefix(e, "cannot load the table \"%s\" of device %s (the kernel log may say more)",
-			     params, name);
+		error_prefix(e, "device %s: cannot load \"%s\" (the kernel log may say more)",
+			     name, params);
 	return err;
 }
 

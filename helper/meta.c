@@ -510,7 +510,7 @@ int meta_plan_note(struct meta_plan *plan, const char *key, const char *value,
 		   struct error *e)
 {
 	u64 *bytes = &plan->bytes[LF_REGION_STRINGS];
-	char *notes = plan->data[LF_REGION_STRINGS], *old;
+	char *notes = plan->data[LF_REGION_STRINGS], *old, *more;
 	size_t len = strlen(key) + strlen(value) + 2, n;
 
 	if (strchr(value, '\n'))
@@ -529,11 +529,11 @@ int meta_plan_note(struct meta_plan *plan, const char *key, const char *value,
 		return error_set(e, -EINVAL, "the layers' URLs need %llu bytes, more than %u",
 				 (unsigned long long)*bytes + len,
 				 LF_MAX_STRINGS);
-	notes = realloc(notes, *bytes + len + 1);
-	if (!notes)
+	more = realloc(notes, *bytes + len + 1);
+	if (!more)
 		return error_set(e, -ENOMEM, "out of memory");
-	plan->data[LF_REGION_STRINGS] = notes;
-	*bytes += snprintf(notes + *bytes, len + 1, "%s=%s\n", key, value);
+	plan->data[LF_REGION_STRINGS] = more;
+	*bytes += snprintf(more + *bytes, len + 1, "%s=%s\n", key, value);
 	lay_out(plan, LF_SUPER_SLOTS);
 	return 0;
 }

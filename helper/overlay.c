@@ -202,8 +202,8 @@ void overlay_roots_new(void *roots, const struct lf_tree *tree,
 	lf_root_finish(&root);
 	memset(roots, 0, LF_ROOT_BLOCKS * LF_META_BLOCK);
 	for (copy = 0; copy < LF_ROOT_COPIES; copy++)
-		memcpy(roots + lf_root_place(1, copy) * LF_META_BLOCK, &root,
-		       sizeof(root));
+		memcpy((u8 *)roots + lf_root_place(1, copy) * LF_META_BLOCK,
+		       &root, sizeof(root));
 }
 
 int overlay_cow_write(int fd, const struct lf_tree *tree, const u8 uuid[16])

@@ -211,7 +211,7 @@ int pair_discard(const char *meta, const char *cow, struct error *e)
 {
 	struct devfile file;
 	struct lf_super super = {};
-	struct lf_tree tree;
+	struct lf_tree tree = {};
 	const char *why;
 	int err;
 

@@ -177,6 +177,136 @@ int stack_detach(dev_t origin, struct error *e)
 	return err;
 }
 
+/* Names of sealed devices of one device. */
+struct names {
+	const char *name;
+	u32 count;
+	char list[2 * PAIR_MAX_DEPTH][DEVICE_NAME_MAX + 1];
+};
+
+static int collect(const char *name, void *arg)
+{
+	static const char mark[] = "-sealed-";
+	struct names *names = arg;
+	size_t len = strlen(names->name);
+
+	if (!strncmp(name, names->name, len) &&
+	    !strncmp(name + len, mark, strlen(mark)) &&
+	    strlen(name + len) == strlen(mark) + 8 &&
+	    names->count < ARRAY_SIZE(names->list))
+		snprintf(names->list[names->count++], DEVICE_NAME_MAX + 1,
+			 "%s", name);
+	return 0;
+}
+
+/* Return: 1: one of ours, and @device is to be dropped */
+static int read_sealed(const char *name, struct device *device)
+{
+	static const char tail[] = "-sealed";
+	size_t len;
+
+	if (device_read(name, device, NULL))
+		return 0;
+	len = strlen(device->uuid);
+	if (!strncmp(device->uuid, DEVICE_UUID_PREFIX,
+		     strlen(DEVICE_UUID_PREFIX)) && len > strlen(tail) &&
+	    !strcmp(device->uuid + len - strlen(tail), tail))
+		return 1;
+	device_drop(device);
+	return 0;
+}
+
+/* @suffix: ".sealed-1234abcd", as the device's name ends */
+static void drop_file(const char *path, const char *suffix,
+		      void (*tell)(const char *left))
+{
+	size_t len = strlen(path), tail = strlen(suffix);
+
+	if (len > tail && !strcmp(path + len - tail, suffix))
+		unlink(path);
+	else if (access(path, F_OK) == 0)
+		tell(path);
+}
+
+static void drop_both(const struct device *device,
+		      void (*tell)(const char *left))
+{
+	char meta[4096], cow[4096], suffix[24];
+
+	snprintf(suffix, sizeof(suffix), ".%s",
+		 device->name + strlen(device->name) - strlen("sealed-") - 8);
+	stack_paths(device, meta, cow);
+	drop_file(meta, suffix, tell);
+	drop_file(cow, suffix, tell);
+}
+
+static bool is_below(const struct names *names, const struct device *device)
+{
+	struct device other;
+	bool below = false;
+	u32 i;
+
+	for (i = 0; !below && i < names->count; i++) {
+		if (!read_sealed(names->list[i], &other))
+			continue;
+		below = device_part(&other, DEVICE_ORIGIN) ==
+			makedev(device->major, device->minor);
+		device_drop(&other);
+	}
+	return below;
+}
+
+int stack_remove(const char *name, void (*drop_files)(const char *left),
+		 struct error *e)
+{
+	struct names names = { .name = name };
+	struct device device;
+	bool again = true;
+	int err;
+	u32 i;
+
+	err = device_each(collect, &names, e);
+	/* The files first: a loop device does not need its file's name. */
+	for (i = 0; !err && drop_files && i < names.count; i++) {
+		if (!read_sealed(names.list[i], &device))
+			continue;
+		drop_both(&device, drop_files);
+		device_drop(&device);
+	}
+	/* From the top down. */
+	while (!err && again) {
+		again = false;
+		for (i = 0; !err && i < names.count; i++) {
+			if (!read_sealed(names.list[i], &device))
+				continue;
+			if (!is_below(&names, &device)) {
+				err = device_remove(&device, e);
+				again = true;
+			}
+			device_drop(&device);
+		}
+	}
+	return err;
+}
+
+bool stack_has_left(const char *name)
+{
+	struct names names = { .name = name };
+	struct device device;
+	bool left = false;
+	u32 i;
+
+	if (device_each(collect, &names, NULL))
+		return false;
+	for (i = 0; !left && i < names.count; i++) {
+		if (!read_sealed(names.list[i], &device))
+			continue;
+		left = device.sectors && !device.open;
+		device_drop(&device);
+	}
+	return left;
+}
+
 /* A loop device that does not go by itself is not of our making: a device. */
 static bool is_our_loop(dev_t number)
 {

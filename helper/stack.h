@@ -59,6 +59,19 @@ int stack_attach(const char *name, const struct pair *top, dev_t *origin,
 int stack_detach(dev_t origin, struct error *e);
 
 /**
+ * stack_remove - remove all sealed devices of a device, in use or left over
+ * @drop_files: remove the files, too, that got a name of pair_sealed_path() when
+ *		they were sealed; called with those that did not, if it is not NULL
+ *
+ * Nothing may lie on them any more. Cut short, it can be called again.
+ */
+int stack_remove(const char *name, void (*drop_files)(const char *left),
+		 struct error *e);
+
+/* Is there one that nothing lies on? */
+bool stack_has_left(const char *name);
+
+/**
  * stack_paths - where the parts of a device are
  * @meta: out: path of the file, or of the block device
  * @cow: the same; "" where there is none

@@ -107,8 +107,9 @@ int state_meta_path(const char *name, bool keep, char path[STATE_PATH],
 	unsigned int i;
 	int err = 0;
 
-	for (i = 0; i < (keep ? 1 : ARRAY_SIZE(dirs)) &&
-		    !state_each_meta(name, i, path); i++) {
+	for (i = 0; !state_each_meta(name, i, path); i++) {
+		if (keep && i)
+			break;
 		err = make_dir(dirs[i]);
 		/* A file system that is mounted read-only refuses even root. */
 		if (!err && access(dirs[i], W_OK | X_OK))

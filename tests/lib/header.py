@@ -275,14 +275,14 @@ class Image:
         build = self.header.build.get(uuid)
         if not build or build.codec == NONE:
             return self.fetch(uuid, off, size).ljust(size, b"\0")
-        out = b""
+        out, at = [], off
         stop = min(off + size, build.usize)
-        while off + len(out) < stop:
-            at = off + len(out)
+        while at < stop:
             index = build.frame_of(at)
             u = build.frames[index][0]
-            out += self.frame(uuid, index)[at - u:stop - u]
-        return out.ljust(size, b"\0")
+            out.append(self.frame(uuid, index)[at - u:stop - u])
+            at += len(out[-1])
+        return b"".join(out).ljust(size, b"\0")
 
     def read(self, off, size):
         out = []
