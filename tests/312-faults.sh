@@ -488,7 +488,7 @@ def full(device, grow):
             good[at] = data
     except OSError as e:
         assert e.errno in (errno.EIO, errno.ENOSPC), e
-    assert good and len(good) < SIZE // (BLOCK), "it never ran full"
+    assert good and len(good) < SIZE // BLOCK, "it never ran full"
     wait_until(lambda: device.mode() == "ro", "mode")
     wait_until(lambda: device.event() > event, "event")
     for at, data in good.items():
