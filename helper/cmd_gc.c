@@ -362,7 +362,7 @@ static void summary(const struct gc *gc)
 {
 	char text[UNITS_TEXT];
 
-	fprintf(stderr, "%zu headers, %zu data objects; %s: %llu, %s\n",
+	fprintf(stderr, "headers: %zu, data objects: %zu, %s: %llu (%s)\n",
 		gc->headers.count, gc->data.count,
 		gc->delete ? "deleted" : "in no header",
 		(unsigned long long)gc->found,

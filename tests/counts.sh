@@ -25,7 +25,7 @@ count	MATRIX		turns	all	few	turns	# images for each codec and frame size
 count	KILLS		12	100	4	20	# of the helper, below fio
 count	FUZZ_SECONDS	5	600	5	600	# for each fuzzer
 count	POWER_CUTS	2	20	1	5	# of a machine that writes
-count	GENERATIONS	20	500	5	50	# of random layers on layers
+count	GENERATIONS	60	500	5	50	# of random layers on layers
 count	FSX_SECONDS	10	600	10	120	# of fsx on a device
 count	SEAL_KILLS	6	60	2	10	# of seal and of export, each at another moment
 count	SEAL_MIB	256	1024	16	64	# dirty when the time of a seal is taken

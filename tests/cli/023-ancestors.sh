@@ -58,6 +58,26 @@ listed()
 }
 check "a layer that a header does not list" listed
 
+built_on()
+{
+	local next
+
+	cat plain plain plain plain >four
+	printf x | dd of=four bs=1 seek=100000 conv=notrunc status=none
+	next=$(lazyframe build -q --parent "$url" four "file://$PWD/store") &&
+		python3 "$tests/lib/header.py" "${next#file://}" four &&
+		mv store away && mkdir store &&
+		cp -r away/* store && rm store/*/i.header &&
+		cp "away/${next#"file://$PWD/store/"}" "${next#file://}" &&
+		lazyframe verify -q "$next"
+	local status=$?
+
+	rm -rf store
+	mv away store
+	return $status
+}
+check "its child lists it, and needs none of the ancestors' headers" built_on
+
 count()
 {
 	python3 "$tests/server" --root store <pipe >port &

@@ -46,7 +46,7 @@ listed()
 {
 	rm "${d#file://}" && lists "$(uuid "$b")" "$(uuid "$d")" &&
 		grep -q "$(uuid "$d") *[0-9.]* KiB  disk.lz4$" out &&
-		grep -q "^2 headers, 5 data objects; in no header: 2, 297" err &&
+		grep -q "^headers: 2, data objects: 5, in no header: 2 (297" err &&
 		[ -e "$(folder "$d")/disk.lz4" ]
 }
 check "a layer that no header refers to: UUID, size, name" listed
@@ -170,7 +170,7 @@ check "a raw image with a codec's suffix in its name" both_ways
 deleted()
 {
 	gc --delete >out 2>err || return 1
-	[ "$(wc -l <out)" = 2 ] && grep -q "deleted: 2, 297" err &&
+	[ "$(wc -l <out)" = 2 ] && grep -q "deleted: 2 (297" err &&
 		[ ! -e "$(folder "$d")" ] && [ ! -e "$(folder "$b")" ] &&
 		[ "$(find store -name '*.uncompressed-size' | wc -l)" = 2 ] &&
 		[ "$(find store -name '*.header' | wc -l)" = 2 ] &&

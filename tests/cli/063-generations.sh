@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Random generations of an image, by build --parent, by the layer writer, by
-# flatten, against a flat model (lib/generations.py). GENERATIONS: how many
-# (60), SEED: the first of three.
+# flatten, against a flat model (lib/generations.py). GENERATIONS: how many,
+# SEED: the first of three.
 tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/tap.sh"
 export PATH="${LAZYFRAME_BIN:-$tests/../helper}:$PATH"
 writer=${LAZYFRAME_WRITER:-$tests/../build/tests/lib/write-layer}
-count=${GENERATIONS:-60}
+count=$GENERATIONS
 seed=${SEED:-1}
 cd "$tap_dir" || exit 1
 
