@@ -371,6 +371,10 @@ static int attach(const struct request *request, const char *meta,
 		err = image ? check_image(&pair, image, e) : 0;
 		if (!err)
 			err = attach_pair(request, &pair, e);
+		/* An export was cut short behind its last important step. */
+		if (!err && !lf_super_has_origin(&pair.super) &&
+		    pair.origin_meta && pair.origin_cow)
+			pair_drop_sealed(pair.origin_meta, pair.origin_cow);
 		goto out;
 	}
 	if (!image) {

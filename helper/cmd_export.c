@@ -52,6 +52,8 @@ static const char usage[] =
  * @parent_url: asked for, or NULL
  * @device: as it is; with an origin once it is sealed
  * @stack: of sealed overlays, the newest first
+ * @sealed_meta: paths of the newest
+ * @sealed_cow: likewise
  * @fd: the newest sealed device
  * @buf: PIECE bytes and two sectors, for direct I/O
  */
@@ -65,6 +67,8 @@ struct export {
 	struct overlay stack[PAIR_MAX_DEPTH];
 	struct lf_super super[PAIR_MAX_DEPTH];
 	u32 depth;
+	char sealed_meta[4096];
+	char sealed_cow[4096];
 	char *known_url;
 	struct image *parent;
 	struct newlayer_change *change;
@@ -137,6 +141,8 @@ static int open_stack(struct export *x, struct error *e)
 		origin = device_part(&device, DEVICE_ORIGIN);
 		device_node(device_part(&device, DEVICE_META), node,
 			    sizeof(node), backing, sizeof(backing));
+		if (!i)
+			stack_paths(&device, x->sealed_meta, x->sealed_cow);
 		device_drop(&device);
 		err = live_super(node, O_RDONLY, &x->super[i], &bytes, e);
 		if (err < 0)
@@ -315,6 +321,13 @@ static int write_image(struct export *x, const char *url, struct error *e)
 		return fd;
 	}
 	err = meta_plan_image(&plan, image, e);
+	/* For the next attach, if nobody comes to remove them before. */
+	if (!err)
+		err = meta_plan_note(plan, META_NOTE_ORIGIN_META,
+				     x->sealed_meta, e);
+	if (!err)
+		err = meta_plan_note(plan, META_NOTE_ORIGIN_COW, x->sealed_cow,
+				     e);
 	if (err)
 		goto out;
 	meta_plan_beside(plan, &super);

@@ -39,7 +39,8 @@ int meta_write(int fd, u64 dev_bytes, const struct image *image,
  * "image=<url>\n". The module does not look at them.
  */
 #define META_NOTE_URL		"image"		/* of the image */
-#define META_NOTE_ORIGIN_META	"origin_meta"	/* paths of the sealed overlay */
+/* Paths of the sealed overlay below; or, without one, that was last exported. */
+#define META_NOTE_ORIGIN_META	"origin_meta"
 #define META_NOTE_ORIGIN_COW	"origin_cow"
 
 struct meta_plan;

@@ -15,9 +15,12 @@ static bool was_written(int fd, const struct lf_super *super)
 {
 	struct overlay overlay;
 
-	return super->region[LF_REGION_OVERLAY].bytes &&
-	       (overlay_open(fd, super, &overlay, NULL) ||
-		!overlay_fresh(&overlay.root));
+	if (!super->region[LF_REGION_OVERLAY].bytes)
+		return false;
+	/* One above a sealed overlay is the way to what was written there. */
+	return lf_super_has_origin(super) ||
+	       overlay_open(fd, super, &overlay, NULL) ||
+	       !overlay_fresh(&overlay.root);
 }
 
 bool metafile_has_overlay(const char *path)

@@ -78,10 +78,7 @@ int overlay_runs(struct overlay *stack, u32 count,
 void overlay_roots_new(void *roots, const struct lf_tree *tree,
 		       const u8 uuid[16]);
 
-/**
- * overlay_fresh - was it ever active for writing? Nothing is lost with one
- * that was not.
- */
+/* Was it never active for writing? Then nothing was ever written to it. */
 static inline bool overlay_fresh(const struct lf_disk_root *root)
 {
 	return le64_to_cpu(root->epoch) <= 1;

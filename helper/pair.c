@@ -69,6 +69,12 @@ static int probe_meta(const struct devfile *file, struct pair *pair,
 	return 1;
 }
 
+/* With an overlay that was never written to, and that no other lies below? */
+static bool nothing_lost(const struct pair *pair)
+{
+	return overlay_fresh(&pair->root) && !lf_super_has_origin(&pair->super);
+}
+
 /* As probe_meta(): does the COW device belong to the overlay that was found? */
 static int probe_cow(const struct devfile *file, const struct pair *pair,
 		     struct error *e)
@@ -86,7 +92,7 @@ static int probe_cow(const struct devfile *file, const struct pair *pair,
 		err = lf_pair_check(&pair->root, &cow, &why);
 	if (!err)
 		return 1;
-	if (overlay_fresh(&pair->root))
+	if (nothing_lost(pair))
 		return 0;
 	if (err == -ENODATA)
 		why = "the COW device belongs to no overlay";
@@ -121,7 +127,7 @@ int pair_probe(const char *meta, const char *cow, struct pair *pair,
 	ret = devfile_open(cow, DEVFILE_READ, &c, e);
 	if (!ret)
 		ret = probe_cow(&c, pair, e);
-	else if (ret == -ENOENT && overlay_fresh(&pair->root))
+	else if (ret == -ENOENT && nothing_lost(pair))
 		ret = 0;
 	else if (ret == -ENOENT)
 		ret = error_set(e, -EEXIST,
@@ -262,6 +268,41 @@ static bool look_meta(const char *path, struct lf_super *super,
 		*root = overlay.root;
 	close(fd);
 	return found;
+}
+
+static bool is_sealed_path(const char *path, const u8 uuid[16])
+{
+	char *suffix = pair_sealed_path("", uuid);
+	size_t len = strlen(path), tail = suffix ? strlen(suffix) : 0;
+	bool is = suffix && len > tail && !strcmp(path + len - tail, suffix);
+
+	free(suffix);
+	return is;
+}
+
+void pair_drop_sealed(const char *meta, const char *cow)
+{
+	struct pair pair;
+
+	if (pair_probe(meta, cow, &pair, NULL) > 0 &&
+	    le32_to_cpu(pair.root.flags) & LF_ROOT_SEALED &&
+	    is_sealed_path(meta, pair.root.uuid) &&
+	    is_sealed_path(cow, pair.root.uuid)) {
+		if (pair.origin_meta && pair.origin_cow)
+			pair_drop_sealed(pair.origin_meta, pair.origin_cow);
+		unlink(cow);
+		unlink(meta);
+	}
+	pair_drop(&pair);
+}
+
+bool pair_left_by_seal(const char *meta, const u8 uuid[16])
+{
+	struct lf_disk_root root;
+	struct lf_super super;
+
+	return look_meta(meta, &super, &root) && overlay_fresh(&root) &&
+	       !memcmp(super.origin, uuid, sizeof(super.origin));
 }
 
 static bool is_cow_of(const char *path, const struct lf_super *super,

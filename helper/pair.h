@@ -16,7 +16,8 @@
  * @meta: path of the meta device
  * @cow: path of the COW device
  * @url: of the image, NULL: not known
- * @origin_meta: of the sealed overlay below, NULL: there is none, or it is not known
+ * @origin_meta: of the sealed overlay below, or, without one, that was below until
+ *		 it was exported; NULL: not known
  * @origin_cow: and its COW device's
  */
 struct pair {
@@ -88,6 +89,16 @@ int pair_discard(const char *meta, const char *cow, struct error *e);
  * Return: malloc()ed, or NULL
  */
 char *pair_sealed_path(const char *path, const u8 uuid[16]);
+
+/**
+ * pair_drop_sealed - remove a sealed overlay that was exported, and those below
+ *
+ * Only files with names that pair_sealed_path() gave, and that nobody uses.
+ */
+void pair_drop_sealed(const char *meta, const char *cow);
+
+/* Is it what a seal of the overlay @uuid made and never used? */
+bool pair_left_by_seal(const char *meta, const u8 uuid[16]);
 
 /**
  * pair_settle - finish a seal that was cut short when it was to swap names

@@ -219,8 +219,11 @@ static int make_pair(struct seal *s, const char *meta, const char *cow,
 		return error_set(e, err, "no random numbers: %s",
 				 strerror(-err));
 	err = meta_plan_overlay(s->plan, &overlay, e);
-	return err ? err : pair_make(s->new_meta, s->new_cow, s->plan, false,
-				     false, &s->made, e);
+	if (err)
+		return err;
+	return pair_make(s->new_meta, s->new_cow, s->plan,
+			 pair_left_by_seal(s->new_meta, s->uuid), false,
+			 &s->made, e);
 }
 
 /* One without a table is what an interrupted seal left. */

@@ -266,7 +266,7 @@ static int commit_root(struct lf_overlay *ov, u32 flags, u64 epoch)
 }
 
 /* Make durable what was written. Context: commit_lock held. */
-static int commit(struct lf_overlay *ov, bool seal)
+static int commit_bits(struct lf_overlay *ov, bool seal)
 {
 	u32 flags = seal ? LF_ROOT_SEALED : 0;
 	unsigned long irq;
@@ -304,7 +304,7 @@ static int commit_if_writable(struct lf_overlay *ov)
 {
 	if (READ_ONCE(ov->mode) != LF_MODE_RW)
 		return READ_ONCE(ov->uncommitted) ? -EROFS : 0;
-	return commit(ov, false);
+	return commit_bits(ov, false);
 }
 
 static void commit_work(struct work_struct *work)
@@ -737,7 +737,7 @@ static int make_writable(struct lf_overlay *ov)
 		return -EROFS;
 	if (READ_ONCE(ov->mode) == LF_MODE_RW)
 		return 0;
-	err = ov->open ? commit(ov, false) : begin_epoch(ov);
+	err = ov->open ? commit_bits(ov, false) : begin_epoch(ov);
 	if (!err)
 		lf_overlay_set_mode(ov, LF_MODE_RW, NULL);
 	return err;
@@ -778,7 +778,7 @@ void lf_overlay_deactivate(struct lf_device *dev)
 	cancel_delayed_work_sync(&ov->commit);
 	mutex_lock(&ov->commit_lock);
 	if (dev->writable && READ_ONCE(ov->mode) == LF_MODE_RW)
-		commit(ov, ov->sealing);
+		commit_bits(ov, ov->sealing);
 	mutex_unlock(&ov->commit_lock);
 	cancel_delayed_work_sync(&ov->commit);
 	/* What is not given back yet may wait, a suspend may not. */
@@ -799,7 +799,7 @@ int lf_overlay_seal(struct lf_overlay *ov, bool seal)
 	mutex_lock(&ov->commit_lock);
 	ov->sealing = seal;
 	if (!seal && (ov->root->flags & cpu_to_le32(LF_ROOT_SEALED)))
-		err = commit(ov, false);
+		err = commit_bits(ov, false);
 	mutex_unlock(&ov->commit_lock);
 	return err;
 }

@@ -8,7 +8,7 @@
 faults=$images/image/faults
 url=$(url_of faults-zstd-128K)
 server_start
-check "attach" attach r "$server/$url" --fetch-timeout 3600
+check "attach" attach r "$server/$url" --fetch-timeout 200
 control forget "fault hold at=700000"
 # 2 MiB at once, while there is no helper: neighbours, and so one range
 dd if=/dev/mapper/r of="$tap_dir/all" bs=2M count=1 iflag=direct status=none &

@@ -9,7 +9,7 @@
 . "$(dirname "$0")/common.sh"
 . "$tests/lib/python.sh"
 
-for target in log-writes flakey delay; do
+for target in log-writes delay; do
 	modprobe -q "dm-$target"
 	check "the kernel has dm-$target" \
 		sh -c "dmsetup targets | grep -q '^$target '"

@@ -478,27 +478,26 @@ def _():
 # ---------------------------------------------------------------- no space
 
 def full(device, grow):
-    device.model[:] = IMAGE
+    # One page each: Linux 6.12's loop device takes a short write for a whole.
     event = device.event()
     good = {}
     try:
-        for at in range(0, SIZE, 16 * KIB):
-            data = rng.randbytes(16 * KIB)
+        for at in range(0, SIZE, BLOCK):
+            data = rng.randbytes(BLOCK)
             device.write(at, data, model=False)
             good[at] = data
     except OSError as e:
         assert e.errno in (errno.EIO, errno.ENOSPC), e
-    assert good and len(good) < SIZE // (16 * KIB), "it never ran full"
+    assert good and len(good) < SIZE // BLOCK, "it never ran full"
     wait_until(lambda: device.mode() == "ro", "mode")
     wait_until(lambda: device.event() > event, "event")
     for at, data in good.items():
         device.put(at, data)
-    failed = len(good) * 16 * KIB
-    for start in range(0, SIZE, 16 * KIB):
-        if start != failed:
-            device.check(start, 16 * KIB)
-    # each block of the write that failed is old or new
-    device.put(failed, device.read(failed, 16 * KIB))
+    failed = len(good) * BLOCK
+    say(f"full after {failed // KIB} KiB")
+    device.check(0, failed)
+    device.check(failed + BLOCK, SIZE - failed - BLOCK)
+    device.put(failed, device.read(failed, BLOCK))
     grow()
     device.suspend()
     device.resume()
@@ -506,7 +505,6 @@ def full(device, grow):
     device.write(failed, rng.randbytes(64 * KIB))
     device.flush()
     device.check()
-    say(f"full after {failed // KIB} KiB")
 
 
 @test("a sparse COW file on a file system that runs full")
@@ -549,7 +547,7 @@ def _():
         undo(loop.close)
         return loop
 
-    data, data2, pool_meta, below = (file_of(n * MIB) for n in (1, 8, 4, 1))
+    data, pool_meta, below = (file_of(n * MIB) for n in (1, 4, 1))
     try:
         pool = Mapped("thin-pool", 1 * MIB, f"{pool_meta.name} {data.name} "
                       "128 0 1 error_if_no_space")
@@ -561,11 +559,10 @@ def _():
     Server(layer)
 
     def grow():
-        # the same data, and more room behind it
-        with open(data.path, "rb") as a, open(data2.path, "r+b") as b:
-            b.write(a.read())
+        os.truncate(data.path, 8 * MIB)
+        data.resize()
         pool.size = 8 * MIB
-        pool.turn("thin-pool", f"{pool_meta.name} {data2.name} 128 0 1 "
+        pool.turn("thin-pool", f"{pool_meta.name} {data.name} 128 0 1 "
                   "error_if_no_space")
 
     full(device, grow)

@@ -11,8 +11,9 @@ of a flush lies all that was in the disk's cache: a power cut may leave any part
 of it behind, in sectors. What lies in front of the last flush is there.
 
 One disk gives one order; but the slices are two devices, each with a cache of
-its own: a flush through one says nothing of the other. dm-linear moves a flush
-to where its slice begins, so the log tells which it was.
+its own: a flush through one says nothing of the other. dm-delay (of no time) moves a
+flush to where its slice begins, so the log tells which it was; dm-linear does
+so before Linux 6.11 only.
 
 A discard is replayed as garbage: nobody may rely on what is left then. A write
 with FUA is replayed before plain writes that had ended but were not flushed:
@@ -50,9 +51,9 @@ class Logged:
         disk = self.loop(self.file(self.size))
         self.log = Mapped("log-writes", self.size,
                           f"{disk.name} {log_loop.name}")
-        self.meta = Mapped("linear", self.meta_bytes, f"{self.log.node} 0")
-        self.cow = Mapped("linear", self.cow_bytes,
-                          f"{self.log.node} {self.meta_bytes // 512}")
+        self.meta = Mapped("delay", self.meta_bytes, f"{self.log.node} 0 0")
+        self.cow = Mapped("delay", self.cow_bytes,
+                          f"{self.log.node} {self.meta_bytes // 512} 0")
 
     def file(self, size):
         fd, path = tempfile.mkstemp(suffix=".disk")
@@ -378,6 +379,7 @@ class Checker:
     def replay(self, entries, start="start"):
         run = []			# in the caches
         for i, entry in enumerate(entries):
+            self.entry = i
             flags, _, data = entry
             if flags & MARK:
                 self.pass_mark(data, f"entry {i}", start)
