@@ -554,24 +554,42 @@ static int check_changes(const struct newlayer *n, struct error *e)
 	return 0;
 }
 
+u64 newlayer_frames(const struct newlayer *n, u32 frame_bytes)
+{
+	u64 copied = 0, blocks = 0, runs = 0;
+	enum newlayer_kind last = NEWLAYER_FRAME;
+	size_t i;
+
+	for (i = 0; i < n->changes; i++) {
+		const struct newlayer_change *c = &n->change[i];
+
+		if (c->kind == NEWLAYER_FRAME)
+			copied++;
+		if (c->kind == NEWLAYER_DATA) {
+			blocks += block_up(c->length) / BLOCK;
+			/* What lies before a copied frame ends in a short one. */
+			runs += last == NEWLAYER_FRAME;
+		}
+		if (c->kind != NEWLAYER_ZERO)
+			last = c->kind;
+	}
+	/* So may a batch, where frames end inside blocks. */
+	if (copied)
+		runs += blocks / (BATCH_BYTES / BLOCK);
+	else
+		runs = 0;
+	frame_bytes /= BLOCK;
+	return copied + runs + (blocks + frame_bytes - 1) / frame_bytes;
+}
+
 /* A layer has a limited number of frames; no image needs more of 16 MiB. */
 static void fit_frame_bytes(struct writer *w)
 {
 	const struct newlayer *n = w->n;
 	char was[UNITS_TEXT], is[UNITS_TEXT];
-	u64 blocks = 0, copied = 0, most;
 	u32 bytes = n->frame_bytes;
-	size_t i;
 
-	for (i = 0; i < n->changes; i++) {
-		if (n->change[i].kind == NEWLAYER_DATA)
-			blocks += block_up(n->change[i].length) / BLOCK;
-		if (n->change[i].kind == NEWLAYER_FRAME)
-			copied++;
-	}
-	/* What lies before a copied frame ends in a short one. */
-	most = 2 * copied < LF_MAX_FRAMES ? LF_MAX_FRAMES - 2 * copied : 1;
-	while (!w->raw && blocks > most * (bytes / BLOCK) &&
+	while (!w->raw && newlayer_frames(n, bytes) > LF_MAX_FRAMES &&
 	       bytes < LAZYFRAME_MAX_FRAME) {
 		bytes *= 2;
 		if (bytes > LAZYFRAME_MAX_FRAME)
