@@ -175,12 +175,20 @@ static int remove_all(const char *name, bool force, bool discard,
 	int err;
 
 	err = state_lock(e);
+	if (!err)
+		err = state_lock_device(name, true, e);
 	if (err)
 		return err;
 	err = device_read(name, &device, e);
 	if (err && err != -ENXIO)
 		return err;
-	if (!err) {
+	/* Removed in another way: what lay below may be left. */
+	if (err && stack_has_left(name)) {
+		found = true;
+		err = stack_remove(name, NULL, e);
+		if (err)
+			return err;
+	} else if (!err) {
 		found = true;
 		err = remove_device(&device, force, discard, e);
 		device_drop(&device);

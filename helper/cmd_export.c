@@ -574,7 +574,7 @@ int cmd_export(int argc, char **argv)
 	if (status < 0) {
 		err = device_name_check(x->name, &e);
 		if (!err)
-			err = state_lock_device(x->name, &e);
+			err = state_lock_device(x->name, false, &e);
 		if (!err)
 			err = export(x, &e);
 		if (err)

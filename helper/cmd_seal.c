@@ -55,7 +55,7 @@ int cmd_seal(int argc, char **argv)
 	if (!err)
 		err = state_lock(&e);
 	if (!err)
-		err = state_lock_device(argv[optind], &e);
+		err = state_lock_device(argv[optind], false, &e);
 	if (!err)
 		err = seal_device(argv[optind], meta, cow, &result, &e);
 	if (err) {

@@ -58,6 +58,7 @@ int devfile_open(const char *path, enum devfile_how how, struct devfile *file,
 					 path);
 		return error_set(e, -errno, "%s: %s", path, strerror(errno));
 	}
+	io_forget(file->fd);
 	err = io_bytes(file->fd, &file->bytes);
 	if (err)
 		return error_set(e, err, "%s: %s", path, strerror(-err));

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <ctype.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "inuse.h"
 
@@ -52,6 +54,52 @@ static void add_mounts(u32 major, u32 minor, struct list *list)
 			continue;
 		if (a == major && b == minor)
 			add(list, "mounted at %s", where);
+		free(where);
+	}
+	free(line);
+	fclose(file);
+}
+
+/* "a\\040b" -> "a b", in place */
+static void unescape(char *path)
+{
+	char *out = path;
+	unsigned int c;
+
+	for (; *path; path++) {
+		if (*path == '\\' && sscanf(path + 1, "%3o", &c) == 1 &&
+		    strspn(path + 1, "01234567") >= 3) {
+			*out++ = c;
+			path += 3;
+		} else {
+			*out++ = *path;
+		}
+	}
+	*out = 0;
+}
+
+void inuse_sync(u32 major, u32 minor)
+{
+	char *line = NULL, *where;
+	size_t bytes = 0;
+	FILE *file;
+	u32 a, b;
+	int fd;
+
+	file = fopen("/proc/self/mountinfo", "re");
+	if (!file)
+		return;
+	while (getline(&line, &bytes, file) > 0) {
+		if (sscanf(line, "%*u %*u %u:%u %*s %ms", &a, &b, &where) != 3)
+			continue;
+		if (a == major && b == minor) {
+			unescape(where);
+			fd = open(where, O_RDONLY | O_CLOEXEC);
+			if (fd >= 0) {
+				syncfs(fd);
+				close(fd);
+			}
+		}
 		free(where);
 	}
 	free(line);

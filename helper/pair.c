@@ -326,7 +326,7 @@ static bool is_cow_of(const char *path, const struct lf_super *super,
 	return found;
 }
 
-static int swap_names(const char *a, const char *b, struct error *e)
+int pair_swap_names(const char *a, const char *b, struct error *e)
 {
 	if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE))
 		return 0;
@@ -347,7 +347,7 @@ int pair_settle(const char *meta, const char *cow, struct error *e)
 		new_meta = pair_sealed_path(meta, root.uuid);
 		if (new_meta && look_meta(new_meta, &other, &other_root) &&
 		    !memcmp(other.origin, root.uuid, sizeof(root.uuid))) {
-			err = swap_names(meta, new_meta, e);
+			err = pair_swap_names(meta, new_meta, e);
 			super = other;
 			root = other_root;
 		}
@@ -357,7 +357,7 @@ int pair_settle(const char *meta, const char *cow, struct error *e)
 	    is_cow_of(cow, &super, super.origin)) {
 		new_cow = pair_sealed_path(cow, super.origin);
 		if (new_cow && is_cow_of(new_cow, &super, root.uuid))
-			err = swap_names(cow, new_cow, e);
+			err = pair_swap_names(cow, new_cow, e);
 	}
 	free(new_meta);
 	free(new_cow);

@@ -100,6 +100,9 @@ void pair_drop_sealed(const char *meta, const char *cow);
 /* Is it what a seal of the overlay @uuid made and never used? */
 bool pair_left_by_seal(const char *meta, const u8 uuid[16]);
 
+/* Let two files swap their names, in one step. */
+int pair_swap_names(const char *a, const char *b, struct error *e);
+
 /**
  * pair_settle - finish a seal that was cut short when it was to swap names
  *

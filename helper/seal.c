@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "inuse.h"
 #include "io.h"
 #include "seal.h"
 #include "state.h"
@@ -324,7 +325,11 @@ static int swap(struct seal *s, double *suspended, struct error *e)
 	double start;
 	int err;
 
-	err = device_message(s->device.name, "seal", e);
+	/* What is left to do while the device is suspended should be little. */
+	inuse_sync(s->device.major, s->device.minor);
+	err = device_message(s->device.name, "commit", e);
+	if (!err)
+		err = device_message(s->device.name, "seal", e);
 	if (err) {
 		device_clear(s->device.name, NULL);
 		remove_stale(s->sealed, NULL);
@@ -345,15 +350,6 @@ static int swap(struct seal *s, double *suspended, struct error *e)
 	return err;
 }
 
-static int swap_names(const char *a, const char *b, struct error *e)
-{
-	if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE))
-		return 0;
-	return error_set(e, -errno,
-			 "the overlay is sealed, but %s and %s cannot swap names: %s",
-			 a, b, strerror(errno));
-}
-
 static int finish(const struct seal *s, struct seal_result *result,
 		  struct error *e)
 {
@@ -365,9 +361,11 @@ static int finish(const struct seal *s, struct seal_result *result,
 	snprintf(result->cow, sizeof(result->cow), "%s",
 		 s->swap_cow ? s->old_cow : s->new_cow);
 	if (s->swap_meta)
-		err = swap_names(s->old_meta, s->new_meta, e);
+		err = pair_swap_names(s->old_meta, s->new_meta, e);
 	if (!err && s->swap_cow)
-		err = swap_names(s->old_cow, s->new_cow, e);
+		err = pair_swap_names(s->old_cow, s->new_cow, e);
+	if (err)
+		error_prefix(e, "sealed, but its files keep their names");
 	return err;
 }
 

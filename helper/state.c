@@ -58,17 +58,23 @@ void state_unlock(void)
 	lock_fd = -1;
 }
 
-int state_lock_device(const char *name, struct error *e)
+int state_lock_device(const char *name, bool ends, struct error *e)
 {
 	char path[STATE_PATH];
 	int fd, err;
 
 	snprintf(path, sizeof(path), STATE_RUN_DIR "/%s.lock", name);
+	if (ends && access(path, F_OK))
+		return 0;
 	fd = open_lock(path, e);
 	if (fd < 0)
 		return fd;
-	if (!flock(fd, LOCK_EX | LOCK_NB))
+	if (!flock(fd, LOCK_EX | LOCK_NB)) {
+		/* Whoever opened it before finds no device. */
+		if (ends)
+			unlink(path);
 		return 0;
+	}
 	err = error_set(e, errno == EWOULDBLOCK ? -EBUSY : -errno,
 			"%s is being sealed or exported", name);
 	close(fd);

@@ -26,11 +26,13 @@ void state_unlock(void);
 
 /**
  * state_lock_device - one seal or export of a device at a time
+ * @ends: the device is to be removed: do without the lock if nobody ever took
+ *	  it, and remove its file
  *
- * -EBUSY at once if another is at work; ends with the process. Taken before or
- * while state_lock() is held, never waits.
+ * -EBUSY at once if another is at work; ends with the process. Never waits, so
+ * it may be taken with and without state_lock().
  */
-int state_lock_device(const char *name, struct error *e);
+int state_lock_device(const char *name, bool ends, struct error *e);
 
 /**
  * state_meta_path - where the meta file of a new device goes

@@ -80,9 +80,12 @@ check "status --json, too" eval 'lazyframe status x --json | json "
 	not d[\"read_only\"] and d[\"status\"][\"dirty_blocks\"] == 9"'
 check "what is active cannot be attached twice" \
 	says 1 "is in use" lazyframe attach y "$url" --cow cow --meta $state/x.meta
+check "it cannot be checked now" says 2 "is in use" lazyframe check $state/x.meta --cow cow
 check "detach leaves meta and COW" \
 	eval 'lazyframe detach x && [ -s $state/x.meta ] && [ -s cow ]'
 check "and no loop device" eval '! loops'
+check "both are clean, and count what was written" eval 'lazyframe check $state/x.meta --cow cow >c && cat c &&
+	grep "^overlay .* 9 dirty and 3 zero of 733 blocks$" c'
 check "the same line: what was written is there" \
 	eval 'lazyframe attach x "$url" --cow cow && is_model'
 check "it can be written again" eval 'both one 0 && is_model'

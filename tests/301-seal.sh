@@ -109,6 +109,9 @@ check "what holds data is refused, too" eval 'mkfs.ext4 -q -F $disk3 &&
 	says 1 "holds data" lazyframe seal x --cow $disk3 --meta m3 && both ten3 25 && is_model &&
 	fsck.ext4 -fn $disk3'
 check "discarded, all of it" lazyframe detach x --discard
+check "removed by hand, sealed devices left: detach takes them" eval 'lazyframe attach x "$url" --cow cow && seal &&
+	dmsetup remove --noudevsync x && lazyframe detach x && [ -z "$(devices)" ] &&
+	lazyframe attach x "$url" --cow cow && lazyframe detach x --discard && [ ! -e cow ]'
 
 # with writers on it: each write is in the sealed device whole or not at all
 truncate -s 48M fs

@@ -207,6 +207,10 @@ DAMAGE = [
     ("an older COW device", lambda: put(
         "c", tree.blocks * BLOCK, overlay.identity(tree, UUID, 4)),
      "COW device", "older copy", LEFT),
+    ("an older COW device that is damaged", lambda: [
+        put("c", tree.blocks * BLOCK, overlay.identity(tree, UUID, 3)),
+        flip("c", (tree.blocks + 1) * BLOCK + 20)],
+     "COW device", "older copy", LEFT),
     ("an older meta device", lambda: put(
         "c", tree.blocks * BLOCK, overlay.identity(tree, UUID, 6)),
      "COW device", "older copy", LEFT),
@@ -280,6 +284,14 @@ def damage(do, place, words, repair):
     assert status == 0 and out["state"] == "repaired", out
     assert all(f["repaired"] for f in out["findings"])
     same_sets()
+    if place in ("root", "leaf 2"):
+        # as a commit: what the root before it names is untouched
+        free = {2, 3, tree.index_place(0, 1), tree.leaf_place(2, 1)}
+        after, first = content()[0], base() // BLOCK
+        changed = {n - first for n in range(len(after) // BLOCK)
+                   if after[n * BLOCK:(n + 1) * BLOCK] !=
+                   before[0][n * BLOCK:(n + 1) * BLOCK]}
+        assert changed and changed <= free, changed
     status, out = run()
     assert status == 0 and out["state"] == "clean", out
 
