@@ -58,7 +58,7 @@ static int compare_uuids(const void *a, const void *b)
 
 static u32 layer_index(const struct image *image, const u8 uuid[16])
 {
-	struct image_layer key, *layer;
+	struct image_layer key = { }, *layer;
 
 	memcpy(key.uuid, uuid, sizeof(key.uuid));
 	layer = bsearch(&key, image->layer, image->layers, sizeof(*layer),

@@ -368,7 +368,8 @@ static void summary(const struct gc *gc)
 		(unsigned long long)gc->found,
 		units_text(gc->found_bytes, text));
 	if (gc->young)
-		fprintf(stderr, "kept, as they may belong to an upload under way (see --min-age): %llu\n",
+		fprintf(stderr,
+			"kept, as they may belong to an upload under way (see --min-age): %llu\n",
 			(unsigned long long)gc->young);
 	if (gc->others)
 		fprintf(stderr, "left alone, as they may be no data objects: %llu\n",

@@ -955,7 +955,7 @@ static int list_layers(const struct writer *w, struct header *header,
 	}
 	for (i = 0; i < header->mappings; i++) {
 		const struct header_mapping *m = &header->mapping[i];
-		struct image_layer key, *layer;
+		struct image_layer key = { }, *layer;
 
 		if (uuid_is_nil(m->uuid) || is_own(w, m->uuid))
 			continue;

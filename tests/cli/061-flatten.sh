@@ -214,11 +214,15 @@ object()
 	codec, frame, image = sys.argv[2:]
 	layer = Layer(open(image, "rb").read(), LZ4 if codec == "lz4" else ZSTD,
 	              int(frame))
-	table = b"".join(struct.pack("<III", c, u, s)
-	                 for _, _, u, c, s in layer.frames)
-	table += struct.pack("<IBI", len(layer.frames), 0x80, 0x8f92eab1)
+	entries = [struct.pack("<III", c, u, s) for _, _, u, c, s in layer.frames]
+	# Something else between two frames, as the format allows
+	at, extra = layer.frames[4][1], struct.pack("<II", 0x184d2a50, 4) + b"else"
+	entries.insert(4, struct.pack("<III", len(extra), 0, 0))
+	table = b"".join(entries) + \
+	    struct.pack("<IBI", len(entries), 0x80, 0x8f92eab1)
 	open(image + "." + codec, "wb").write(
-	    layer.object + struct.pack("<II", 0x184d2a5e, len(table)) + table)
+	    layer.object[:at] + extra + layer.object[at:] +
+	    struct.pack("<II", 0x184d2a5e, len(table)) + table)
 	END
 }
 
