@@ -17,14 +17,10 @@
 
 /*
  * struct lf_leaf - bits of LF_LEAF_BLOCKS blocks
- * @unmap_first: with @unmap_last: holds the blocks that were dirty, are zero and still
- *		 have space on the COW device; empty if it is the greater one
  */
 struct lf_leaf {
 	unsigned long dirty[LF_LEAF_WORDS];
 	unsigned long zero[LF_LEAF_WORDS];
-	u32 unmap_first;
-	u32 unmap_last;
 };
 
 /**
@@ -33,12 +29,16 @@ struct lf_leaf {
  * @sum: of what is in each slot (commit_lock)
  * @dirty: blocks in each slot (commit_lock)
  * @zero: likewise
+ * @unmap_first: with @unmap_last: holds the blocks that were dirty, are zero and
+ *		 still have space on the COW device; empty if it is the greater
  */
 struct lf_node {
 	struct lf_leaf *leaf;
 	u64 sum[2];
 	u16 dirty[2];
 	u16 zero[2];
+	u32 unmap_first;
+	u32 unmap_last;
 };
 
 /*
@@ -64,6 +64,7 @@ struct lf_overlay {
 	dev_t meta_dev;			/* I */
 	struct block_device *cow;	/* I */
 	struct dm_bufio_client *bufio;	/* I: of the meta device */
+	struct dm_bufio_client *cow_bufio; /* I: for the identity alone */
 	u64 start;			/* I: of the region OVERLAY, block */
 	struct lf_tree tree;		/* I */
 
@@ -84,7 +85,7 @@ struct lf_overlay {
 	bool uncommitted;		/* L: such bits, or some in a commit */
 	struct lf_device *owner;	/* L: the active one; constant while it is */
 	bool leaving;			/* its owner waits for @unmap */
-	bool sealing;			/* C: the commit at suspend seals it */
+	bool sealing;			/* C: the commit at the next suspend seals it */
 	u64 dirty;			/* L: blocks */
 	u64 zero;			/* L */
 	enum lf_mode mode;		/* L */
@@ -108,6 +109,8 @@ extern struct workqueue_struct *lf_commit_wq;
 
 /* Gives back the space of blocks that were zeroed before the last commit. */
 void lf_overlay_unmap(struct work_struct *work);
+
+void lf_overlay_count_write(struct lf_io *io, blk_status_t status);
 
 /*
  * commit.c
