@@ -279,8 +279,12 @@ static int commit_bits(struct lf_overlay *ov, bool seal)
 	bitmap_zero(ov->changed, ov->tree.leaves);
 	spin_unlock_irqrestore(&ov->lock, irq);
 
-	if (!changes && flags == le32_to_cpu(ov->root->flags))
-		return blkdev_issue_flush(ov->cow);
+	if (!changes && flags == le32_to_cpu(ov->root->flags)) {
+		err = blkdev_issue_flush(ov->cow);
+		if (err)
+			lf_overlay_set_mode(ov, LF_MODE_RO, "a flush failed");
+		return err;
+	}
 	err = commit_root(ov, flags, le64_to_cpu(ov->root->epoch));
 
 	spin_lock_irqsave(&ov->lock, irq);
@@ -290,6 +294,8 @@ static int commit_bits(struct lf_overlay *ov, bool seal)
 	bitmap_zero(ov->writing, ov->tree.leaves);
 	WRITE_ONCE(ov->uncommitted,
 		   !bitmap_empty(ov->changed, ov->tree.leaves));
+	if (!err && ov->owner)
+		this_cpu_inc(ov->owner->stats->count[LF_COMMITS]);
 	if (err || seal)
 		__lf_overlay_set_mode(ov, LF_MODE_RO,
 				      err ? "a commit failed" : NULL);
@@ -302,9 +308,11 @@ static int commit_bits(struct lf_overlay *ov, bool seal)
 /* With changes, a read-only overlay cannot keep what a flush promises. */
 static int commit_if_writable(struct lf_overlay *ov)
 {
-	if (READ_ONCE(ov->mode) != LF_MODE_RW)
-		return READ_ONCE(ov->uncommitted) ? -EROFS : 0;
-	return commit_bits(ov, false);
+	if (READ_ONCE(ov->mode) == LF_MODE_RW)
+		return commit_bits(ov, false);
+	/* What was written before may still be in the COW device's cache. */
+	return READ_ONCE(ov->uncommitted) ? -EROFS :
+					    blkdev_issue_flush(ov->cow);
 }
 
 static void commit_work(struct work_struct *work)
@@ -323,11 +331,13 @@ static void commit_work(struct work_struct *work)
 	bio_list_init(&ov->flushes);
 	spin_unlock_irqrestore(&ov->lock, flags);
 	err = commit_if_writable(ov);
-	if (!err && ov->owner)
-		this_cpu_inc(ov->owner->stats->count[LF_COMMITS]);
 	mutex_unlock(&ov->commit_lock);
 	while ((bio = bio_list_pop(&bios))) {
+		struct lf_io *io = dm_per_bio_data(bio, sizeof(*io));
+
 		bio->bi_status = err ? BLK_STS_IOERR : BLK_STS_OK;
+		if (io->fua)
+			lf_overlay_count_write(io, bio->bi_status);
 		bio_endio(bio);
 	}
 	if (!err)
@@ -342,8 +352,9 @@ void lf_overlay_commit_for(struct lf_overlay *ov, struct bio *bio)
 
 	spin_lock_irqsave(&ov->lock, flags);
 	bio_list_add(&ov->flushes, bio);
-	spin_unlock_irqrestore(&ov->lock, flags);
+	/* Behind the lock the bio may have ended, and the device be gone. */
 	mod_delayed_work(lf_commit_wq, &ov->commit, 0);
+	spin_unlock_irqrestore(&ov->lock, flags);
 }
 
 /*
@@ -386,7 +397,6 @@ static int load_leaf(struct lf_overlay *ov, u32 number, u32 slot, u64 sum,
 	leaf = kmem_cache_zalloc(lf_leaf_slab, GFP_KERNEL);
 	if (!leaf)
 		return -ENOMEM;
-	leaf->unmap_first = LF_LEAF_BLOCKS;
 	for (i = 0; i < LF_LEAF_WORDS; i++) {
 		leaf->dirty[i] = le64_to_cpu(disk->dirty[i]);
 		leaf->zero[i] = le64_to_cpu(disk->zero[i]);
@@ -443,9 +453,7 @@ static int load_index(struct lf_overlay *ov, u32 index, void *scratch,
 
 static int read_identity(struct lf_overlay *ov, void *copies, const char **why)
 {
-	struct dm_bufio_client *bufio;
 	struct dm_buffer *buffer;
-	int err = 0;
 	void *from;
 	u32 i;
 
@@ -453,46 +461,33 @@ static int read_identity(struct lf_overlay *ov, void *copies, const char **why)
 	if (bdev_nr_bytes(ov->cow) < lf_cow_bytes(&ov->tree))
 		return -EINVAL;
 	*why = "Cannot read the COW device";
-	bufio = lf_bufio_create(ov->cow);
-	if (IS_ERR(bufio))
-		return PTR_ERR(bufio);
-	for (i = 0; i < LF_COW_COPIES && !err; i++) {
-		from = dm_bufio_read(bufio, ov->tree.blocks + i, &buffer);
-		if (IS_ERR(from)) {
-			err = PTR_ERR(from);
-			break;
-		}
+	for (i = 0; i < LF_COW_COPIES; i++) {
+		from = dm_bufio_read(ov->cow_bufio, ov->tree.blocks + i,
+				     &buffer);
+		if (IS_ERR(from))
+			return PTR_ERR(from);
 		memcpy(copies + i * LF_META_BLOCK, from, LF_META_BLOCK);
 		dm_bufio_release(buffer);
 	}
-	lf_bufio_destroy(bufio);
-	return err;
+	return 0;
 }
 
 static int write_identity(struct lf_overlay *ov, u64 epoch)
 {
-	struct dm_bufio_client *bufio = lf_bufio_create(ov->cow);
 	struct dm_buffer *buffer;
 	struct lf_disk_cow *cow;
-	int err;
 
-	if (IS_ERR(bufio))
-		return PTR_ERR(bufio);
-	cow = dm_bufio_new(bufio, ov->tree.blocks + epoch % LF_COW_COPIES,
-			   &buffer);
-	err = PTR_ERR_OR_ZERO(cow);
-	if (err)
-		goto out;
+	cow = dm_bufio_new(ov->cow_bufio,
+			   ov->tree.blocks + epoch % LF_COW_COPIES, &buffer);
+	if (IS_ERR(cow))
+		return PTR_ERR(cow);
 	memset(cow, 0, sizeof(*cow));
 	memcpy(cow->uuid, ov->root->uuid, sizeof(cow->uuid));
 	cow->epoch = cpu_to_le64(epoch);
 	cow->blocks = cpu_to_le64(ov->tree.blocks);
 	lf_cow_finish(cow);
 	staged(buffer);
-	err = dm_bufio_write_dirty_buffers(bufio);
-out:
-	lf_bufio_destroy(bufio);
-	return err;
+	return dm_bufio_write_dirty_buffers(ov->cow_bufio);
 }
 
 static int load(struct lf_overlay *ov, const char **why)
@@ -542,11 +537,14 @@ static void overlay_free(struct lf_overlay *ov)
 	for (i = 0; ov->node && i < ov->tree.leaves; i++)
 		if (ov->node[i].leaf)
 			kmem_cache_free(lf_leaf_slab, ov->node[i].leaf);
+	if (!IS_ERR_OR_NULL(ov->cow_bufio))
+		lf_bufio_destroy(ov->cow_bufio);
 	if (!IS_ERR_OR_NULL(ov->bufio))
 		lf_bufio_destroy(ov->bufio);
 	mempool_exit(&ov->pages);
 	mempool_exit(&ov->copies);
 	kvfree(ov->node);
+	kvfree(ov->unmap_in);
 	kvfree(ov->index_sum);
 	bitmap_free(ov->index_slot);
 	kvfree(ov->slot);
@@ -567,6 +565,7 @@ static unsigned long *leaf_bits(const struct lf_overlay *ov)
 static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 {
 	struct lf_overlay *ov = kzalloc(sizeof(*ov), GFP_KERNEL);
+	u32 i;
 
 	if (!ov)
 		return NULL;
@@ -583,6 +582,10 @@ static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 	INIT_WORK(&ov->unmap, lf_overlay_unmap);
 	INIT_WORK(&ov->event, event_work);
 	ov->node = kvcalloc(tree->leaves, sizeof(*ov->node), GFP_KERNEL);
+	ov->unmap_in = kvcalloc(tree->leaves, sizeof(*ov->unmap_in),
+				GFP_KERNEL);
+	for (i = 0; ov->unmap_in && i < tree->leaves; i++)
+		ov->unmap_in[i].first = LF_LEAF_BLOCKS;
 	ov->index_sum = kvcalloc(tree->indexes, 2 * sizeof(u64), GFP_KERNEL);
 	ov->index_slot = bitmap_zalloc(tree->indexes, GFP_KERNEL);
 	ov->slot = leaf_bits(ov);
@@ -590,7 +593,7 @@ static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 	ov->changed = leaf_bits(ov);
 	ov->root = kmalloc(sizeof(*ov->root), GFP_KERNEL);
 	ov->next = kmalloc(sizeof(*ov->next), GFP_KERNEL);
-	if (!ov->node || !ov->index_sum || !ov->index_slot || !ov->slot ||
+	if (!ov->node || !ov->unmap_in || !ov->index_sum || !ov->index_slot || !ov->slot ||
 	    !ov->writing || !ov->changed || !ov->root || !ov->next ||
 	    mempool_init_kmalloc_pool(&ov->copies, MIN_COPIES,
 				      sizeof(struct lf_copy)) ||
@@ -616,14 +619,22 @@ static struct lf_overlay *overlay_open(struct block_device *meta,
 	ov->meta_dev = meta->bd_dev;
 	ov->cow = cow;
 	ov->start = start;
+	/* Not when it is resumed: to make one takes locks of the allocator. */
+	*why = "Cannot open the COW device through dm-bufio";
+	ov->cow_bufio = lf_bufio_create(cow);
+	err = PTR_ERR_OR_ZERO(ov->cow_bufio);
+	if (err)
+		goto failed;
+	*why = "Cannot open the meta device through dm-bufio";
 	ov->bufio = lf_bufio_create(meta);
 	err = PTR_ERR_OR_ZERO(ov->bufio);
 	if (err)
-		*why = "Cannot open the meta device through dm-bufio";
-	else
-		err = load(ov, why);
-	if (!err)
-		return ov;
+		goto failed;
+	err = load(ov, why);
+	if (err)
+		goto failed;
+	return ov;
+failed:
 	overlay_free(ov);
 	return ERR_PTR(err);
 }
@@ -779,6 +790,7 @@ void lf_overlay_deactivate(struct lf_device *dev)
 	mutex_lock(&ov->commit_lock);
 	if (dev->writable && READ_ONCE(ov->mode) == LF_MODE_RW)
 		commit_bits(ov, ov->sealing);
+	ov->sealing = false;
 	mutex_unlock(&ov->commit_lock);
 	cancel_delayed_work_sync(&ov->commit);
 	/* What is not given back yet may wait, a suspend may not. */
@@ -797,7 +809,9 @@ int lf_overlay_seal(struct lf_overlay *ov, bool seal)
 	int err = 0;
 
 	mutex_lock(&ov->commit_lock);
-	ov->sealing = seal;
+	if (seal && READ_ONCE(ov->mode) != LF_MODE_RW)
+		err = -EROFS;
+	ov->sealing = seal && !err;
 	if (!seal && (ov->root->flags & cpu_to_le32(LF_ROOT_SEALED)))
 		err = commit_bits(ov, false);
 	mutex_unlock(&ov->commit_lock);

@@ -342,6 +342,7 @@ struct lf_claim {
 enum lf_io_kind {
 	LF_IO_OTHER,		/* nothing */
 	LF_IO_READ,		/* count it as @stat */
+	LF_IO_FLUSH,
 	LF_IO_REWRITE,
 	LF_IO_FRESH,		/* its blocks become dirty */
 };

@@ -115,7 +115,6 @@ static int leaf_make(struct lf_overlay *ov, u64 block)
 	leaf = kmem_cache_zalloc(lf_leaf_slab, GFP_NOIO);
 	if (!leaf)
 		return -ENOMEM;
-	leaf->unmap_first = LF_LEAF_BLOCKS;
 	spin_lock_irqsave(&ov->lock, flags);
 	if (!node->leaf) {
 		/* Empty before it is seen. */
@@ -165,6 +164,7 @@ static void __changed(struct lf_overlay *ov, u32 number)
 /* All in one leaf. Under the lock. */
 static void __mark(struct lf_overlay *ov, u64 first, u32 count, bool dirty)
 {
+	struct lf_unmap *unmap = &ov->unmap_in[first / LF_LEAF_BLOCKS];
 	struct lf_leaf *leaf = leaf_of(ov, first);
 	u32 bit = first % LF_LEAF_BLOCKS;
 	u32 were_dirty, were_zero;
@@ -173,6 +173,8 @@ static void __mark(struct lf_overlay *ov, u64 first, u32 count, bool dirty)
 	were_zero = weight(leaf->zero, bit, count);
 	if ((dirty ? were_dirty : were_zero) == count)
 		return;
+	/* Who sees the bits has to see that they are not committed. */
+	__changed(ov, first / LF_LEAF_BLOCKS);
 	write_seqcount_begin(&ov->seq);
 	bitmap_set(dirty ? leaf->dirty : leaf->zero, bit, count);
 	bitmap_clear(dirty ? leaf->zero : leaf->dirty, bit, count);
@@ -180,10 +182,9 @@ static void __mark(struct lf_overlay *ov, u64 first, u32 count, bool dirty)
 	WRITE_ONCE(ov->dirty, ov->dirty + (dirty ? count : 0) - were_dirty);
 	WRITE_ONCE(ov->zero, ov->zero + (dirty ? 0 : count) - were_zero);
 	if (!dirty && were_dirty) {
-		leaf->unmap_first = min(leaf->unmap_first, bit);
-		leaf->unmap_last = max(leaf->unmap_last, bit + count - 1);
+		unmap->first = min_t(u32, unmap->first, bit);
+		unmap->last = max_t(u32, unmap->last, bit + count - 1);
 	}
-	__changed(ov, first / LF_LEAF_BLOCKS);
 }
 
 /* How many of @first .. @last are in the first one's leaf. */
@@ -269,7 +270,10 @@ static void give_back(struct lf_overlay *ov, u64 first, u32 count)
 	sector_t sectors = (sector_t)count * BLOCK_SECTORS;
 	int err = 0;
 
-	/* Zeros are what a read that is still in flight may see. */
+	/*
+	 * A read that is still in flight sees the old data or zeros; where there
+	 * are only discards, what the device makes of those.
+	 */
 	if (bdev_write_zeroes_sectors(ov->cow))
 		err = blkdev_issue_zeroout(ov->cow, sector, sectors, GFP_NOIO,
 					   BLKDEV_ZERO_NOFALLBACK);
@@ -281,13 +285,16 @@ static void give_back(struct lf_overlay *ov, u64 first, u32 count)
 }
 
 /*
- * Take the first run of @leaf's blocks that may be given back. What its commit
- * did not take yet may not: after a crash those blocks are dirty again.
+ * Claim the first run of blocks of a leaf that may be given back. What a commit
+ * has not made durable may not: after a crash those blocks are dirty again.
  */
 static bool unmap_claim(struct lf_overlay *ov, u32 number,
 			struct lf_claim *claim)
 {
-	struct lf_leaf *leaf = ov->node[number].leaf;
+	struct lf_unmap *unmap = &ov->unmap_in[number];
+	unsigned long *zero = ov->node[number].leaf->zero;
+	u64 base = leaf_first(number);
+	struct lf_claim *other;
 	bool found = false;
 	unsigned long flags;
 	u32 bit, end;
@@ -295,21 +302,31 @@ static bool unmap_claim(struct lf_overlay *ov, u32 number,
 	spin_lock_irqsave(&ov->lock, flags);
 	if (test_bit(number, ov->changed) || test_bit(number, ov->writing))
 		goto out;
-	while (leaf->unmap_first <= leaf->unmap_last) {
-		bit = find_next_bit(leaf->zero, leaf->unmap_last + 1,
-				    leaf->unmap_first);
-		end = find_next_zero_bit(leaf->zero, leaf->unmap_last + 1, bit);
-		leaf->unmap_first = end;
-		claim->first = leaf_first(number) + bit;
-		claim->last = leaf_first(number) + end - 1;
-		/* Claimed for writing: they will be dirty again. */
-		found = bit < end && __claim(ov, claim);
-		if (found)
+	while (!found && unmap->first <= unmap->last) {
+		bit = find_next_bit(zero, unmap->last + 1,
+				    unmap->first);
+		end = find_next_zero_bit(zero, unmap->last + 1, bit);
+		unmap->first = end;
+		if (bit == end)
 			break;
+		claim->first = base + bit;
+		claim->last = base + end - 1;
+		other = __claimed(ov, claim->first, claim->last);
+		if (other) {
+			/* Those of the other will be dirty again. */
+			unmap->first = min_t(u64, end, other->last + 1 - base);
+			if (other->first <= claim->first)
+				continue;
+			claim->last = other->first - 1;
+		}
+		found = __claim(ov, claim);
+		if (!found)
+			unmap->first = bit;
+		break;
 	}
-	if (leaf->unmap_first > leaf->unmap_last) {
-		leaf->unmap_first = LF_LEAF_BLOCKS;
-		leaf->unmap_last = 0;
+	if (unmap->first > unmap->last) {
+		unmap->first = LF_LEAF_BLOCKS;
+		unmap->last = 0;
 	}
 out:
 	spin_unlock_irqrestore(&ov->lock, flags);
@@ -353,7 +370,7 @@ static struct bio *bio_of(struct lf_io *io)
 	return dm_bio_from_per_bio_data(io, sizeof(*io));
 }
 
-static void count_write(struct lf_io *io, blk_status_t status)
+void lf_overlay_count_write(struct lf_io *io, blk_status_t status)
 {
 	struct lf_stats __percpu *stats = io->dev->stats;
 
@@ -371,12 +388,12 @@ static void write_end(struct lf_io *io, blk_status_t status)
 {
 	struct bio *bio = bio_of(io);
 
-	count_write(io, status);
 	io->kind = LF_IO_OTHER;
 	if (!status && io->fua) {
 		lf_overlay_commit_for(overlay_of(io), bio);
 		return;
 	}
+	lf_overlay_count_write(io, status);
 	bio->bi_status = status;
 	bio_endio(bio);
 }
@@ -385,7 +402,7 @@ static void cow_failed(struct lf_overlay *ov, blk_status_t status)
 {
 	if (status != BLK_STS_DM_REQUEUE)
 		lf_overlay_set_mode(ov, LF_MODE_RO,
-				    "a write to the COW device failed");
+				    "a write or flush of the COW device failed");
 }
 
 /* The data of a claimed range is on the COW device, or is not. */
@@ -429,15 +446,18 @@ int lf_overlay_end_io(struct lf_io *io, struct bio *bio, blk_status_t status)
 		claim_end(io, !status);
 		break;
 	case LF_IO_REWRITE:
+	case LF_IO_FLUSH:
 		break;
 	}
 	if (status)
 		cow_failed(overlay_of(io), status);
-	count_write(io, status);
-	if (status || !io->fua)
-		return DM_ENDIO_DONE;
-	lf_overlay_commit_for(overlay_of(io), bio);
-	return DM_ENDIO_INCOMPLETE;
+	if (!status && io->fua) {
+		lf_overlay_commit_for(overlay_of(io), bio);
+		return DM_ENDIO_INCOMPLETE;
+	}
+	if (kind != LF_IO_FLUSH)
+		lf_overlay_count_write(io, status);
+	return DM_ENDIO_DONE;
 }
 
 /*
@@ -451,9 +471,10 @@ static void copy_end(struct lf_copy *copy, blk_status_t status)
 	struct lf_io *io = copy->io;
 	struct lf_overlay *ov = overlay_of(io);
 
-	claim_end(io, !status);
 	mempool_free(copy->page, &ov->pages);
 	mempool_free(copy, &ov->copies);
+	/* Who found none left looks again then. */
+	claim_end(io, !status);
 	write_end(io, status);
 }
 
@@ -533,6 +554,38 @@ static u32 block_bytes(const struct lf_io *io, u64 block)
 	return min_t(u64, left, LF_META_BLOCK);
 }
 
+/* NULL: all are in use and there is no memory for more. */
+static struct lf_copy *copy_alloc(struct lf_overlay *ov)
+{
+	struct lf_copy *copy = mempool_alloc(&ov->copies, GFP_NOWAIT);
+
+	if (!copy)
+		return NULL;
+	copy->page = mempool_alloc(&ov->pages, GFP_NOWAIT);
+	if (copy->page)
+		return copy;
+	mempool_free(copy, &ov->copies);
+	return NULL;
+}
+
+/*
+ * Give up the claim, and go on when another ends. There is one, if only another
+ * copy-up's, which has what was not to be had. Must not wait here instead: those
+ * may wait for the helper, and the workers are everybody's.
+ */
+static void copy_later(struct lf_overlay *ov, struct lf_io *io)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&ov->lock, flags);
+	__unclaim(ov, &io->claim);
+	if (RB_EMPTY_ROOT(&ov->claims))
+		queue_work(lf_wq, &io->work);
+	else
+		list_add_tail(&io->waiter, &ov->blocked);
+	spin_unlock_irqrestore(&ov->lock, flags);
+}
+
 /* The io has claimed its block. */
 static void copy_start(struct lf_io *io)
 {
@@ -542,8 +595,11 @@ static void copy_start(struct lf_io *io)
 	struct lf_copy *copy;
 	u32 count;
 
-	copy = mempool_alloc(&ov->copies, GFP_NOIO);
-	copy->page = mempool_alloc(&ov->pages, GFP_NOIO);
+	copy = copy_alloc(ov);
+	if (!copy) {
+		copy_later(ov, io);
+		return;
+	}
 	clear_page(page_address(copy->page));
 	copy->io = io;
 	switch (run_of(ov, block, &count)) {
@@ -557,7 +613,7 @@ static void copy_start(struct lf_io *io)
 		break;
 	}
 	INIT_WORK(&copy->work, copy_filled_work);
-	bio_init(&copy->bio, origin ? origin->bdev : ov->cow, &copy->vec, 1,
+	bio_init(&copy->bio, origin ? origin->bdev : NULL, &copy->vec, 1,
 		 REQ_OP_READ);
 	__bio_add_page(&copy->bio, copy->page, block_bytes(io, block), 0);
 	copy->bio.bi_iter.bi_sector = block * BLOCK_SECTORS;
@@ -688,6 +744,7 @@ static int map_flush(struct lf_overlay *ov, struct lf_io *io, struct bio *bio)
 		lf_overlay_commit_for(ov, bio);
 		return DM_MAPIO_SUBMITTED;
 	}
+	io->kind = LF_IO_FLUSH;
 	bio_set_dev(bio, ov->cow);
 	return DM_MAPIO_REMAPPED;
 }
@@ -812,7 +869,7 @@ int lf_overlay_map(struct lf_io *io, struct bio *bio, u64 off)
 	if (bio_op(bio) == REQ_OP_READ)
 		return map_read(ov, io, bio, off);
 	if (!io->dev->writable || READ_ONCE(ov->mode) != LF_MODE_RW) {
-		count_write(io, BLK_STS_IOERR);
+		lf_overlay_count_write(io, BLK_STS_IOERR);
 		return DM_MAPIO_KILL;
 	}
 	switch (bio_op(bio)) {

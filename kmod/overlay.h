@@ -17,14 +17,10 @@
 
 /*
  * struct lf_leaf - bits of LF_LEAF_BLOCKS blocks
- * @unmap_first: with @unmap_last: holds the blocks that were dirty, are zero and still
- *		 have space on the COW device; empty if it is the greater one
  */
 struct lf_leaf {
 	unsigned long dirty[LF_LEAF_WORDS];
 	unsigned long zero[LF_LEAF_WORDS];
-	u32 unmap_first;
-	u32 unmap_last;
 };
 
 /**
@@ -39,6 +35,15 @@ struct lf_node {
 	u64 sum[2];
 	u16 dirty[2];
 	u16 zero[2];
+};
+
+/*
+ * struct lf_unmap - where a leaf has blocks that were dirty, are zero and still
+ * have space on the COW device; none if @first is the greater one
+ */
+struct lf_unmap {
+	u16 first;
+	u16 last;
 };
 
 /*
@@ -64,6 +69,7 @@ struct lf_overlay {
 	dev_t meta_dev;			/* I */
 	struct block_device *cow;	/* I */
 	struct dm_bufio_client *bufio;	/* I: of the meta device */
+	struct dm_bufio_client *cow_bufio; /* I: for the identity alone */
 	u64 start;			/* I: of the region OVERLAY, block */
 	struct lf_tree tree;		/* I */
 
@@ -80,11 +86,12 @@ struct lf_overlay {
 	spinlock_t lock;		/* irq-safe; a leaf */
 	seqcount_spinlock_t seq;	/* of the bits */
 	struct lf_node *node;		/* L: the leaves' bits */
+	struct lf_unmap *unmap_in;	/* L: for each leaf */
 	unsigned long *changed;		/* L: leaves with bits that no commit took */
 	bool uncommitted;		/* L: such bits, or some in a commit */
 	struct lf_device *owner;	/* L: the active one; constant while it is */
 	bool leaving;			/* its owner waits for @unmap */
-	bool sealing;			/* C: the commit at suspend seals it */
+	bool sealing;			/* C: the commit at the next suspend seals it */
 	u64 dirty;			/* L: blocks */
 	u64 zero;			/* L */
 	enum lf_mode mode;		/* L */
@@ -108,6 +115,8 @@ extern struct workqueue_struct *lf_commit_wq;
 
 /* Gives back the space of blocks that were zeroed before the last commit. */
 void lf_overlay_unmap(struct work_struct *work);
+
+void lf_overlay_count_write(struct lf_io *io, blk_status_t status);
 
 /*
  * commit.c

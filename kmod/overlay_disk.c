@@ -66,6 +66,12 @@ int lf_root_check(const struct lf_disk_root *root, const struct lf_tree *tree,
 	for (i = tree->indexes; i < LF_ROOT_INDEXES; i++)
 		if (root->sum[i])
 			return bad(why, "the overlay has more indexes than the image needs");
+	for (i = 0; i < LF_ROOT_INDEXES; i++)
+		if (!root->sum[i] && lf_slot_get(root->slot, i))
+			return bad(why, "the overlay names an index that it does not have");
+	if (root->sequence == cpu_to_le64(~0ULL) ||
+	    root->epoch == cpu_to_le64(~0ULL))
+		return bad(why, "the overlay's counters are at their end");
 	return 0;
 }
 

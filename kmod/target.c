@@ -733,6 +733,7 @@ static bool origin_fits(const struct lf_device *dev)
 		if (dm_disk(md)->part0 != dev->origin->bdev)
 			continue;
 		fits = other->overlay && !other->writable &&
+		       lf_overlay_sealed(other->overlay) &&
 		       other->ti->len == dev->ti->len &&
 		       !memcmp(lf_overlay_uuid(other->overlay),
 			       dev->image.super.origin, 16);
@@ -747,7 +748,12 @@ static void activate_overlay(struct lf_device *dev)
 	struct dm_target *ti = dev->ti;
 	int err;
 
-	dev->failed = false;
+	dev->failed = dev->origin && !origin_fits(dev);
+	if (dev->failed) {
+		DMERR("%s: the origin does not show the sealed overlay %pUb: all I/O fails",
+		      dm_table_device_name(ti->table), dev->image.super.origin);
+		return;
+	}
 	err = lf_overlay_activate(dev);
 	if (err == -EBUSY) {
 		DMERR("%s: the overlay is active in another device: all I/O fails",
@@ -756,11 +762,6 @@ static void activate_overlay(struct lf_device *dev)
 	} else if (err) {
 		DMERR("%s: the overlay is read-only: error %d",
 		      dm_table_device_name(ti->table), err);
-	}
-	if (dev->origin && !origin_fits(dev)) {
-		DMERR("%s: the origin does not show the sealed overlay %pUb: all I/O fails",
-		      dm_table_device_name(ti->table), dev->image.super.origin);
-		dev->failed = true;
 	}
 }
 
@@ -934,7 +935,7 @@ static void lf_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	limits->io_min = max_t(unsigned int, LF_META_BLOCK, limits->io_min);
 	if (!ti->num_discard_bios)
 		return;
-	/* Marks cost the same whatever the COW device can do. */
+	/* The core takes write-zeroes back where a device below has none. */
 	limits->discard_granularity = LF_META_BLOCK;
 	limits->max_discard_sectors = MAX_ZEROING;
 	limits->max_hw_discard_sectors = MAX_ZEROING;

@@ -140,12 +140,14 @@ for kind in KINDS:
 
 class Files:
     """What is on the file system for sure, mark by mark. In the model's place:
-    the checker's own business is the overlay's structure."""
+    so the checker sees to the overlay's structure, and to the blocks whose
+    place is known: those of a file that is written in place, with FUA."""
 
     def __init__(self, logged):
         self.logged = logged
+        self.place = {}			# block of the device -> name
         self.marks = []			# what was synced by each
-        self.doomed = set()		# may be gone from some mark on
+        self.durable = {}
         self.passed = -1
 
     def mark(self, name, data):
@@ -154,17 +156,23 @@ class Files:
 
     def follow(self, mark):
         self.passed = mark
-        return ()
+        name, data = self.marks[mark]
+        self.durable[name] = data
+        return [n for n, of in self.place.items() if of == name]
 
     def expect(self, mark):
         pass
 
     def why_not(self, n, got):
-        return None
+        name = self.place.get(n)
+        if name not in self.durable or got == self.durable[name] or \
+                self.marks[self.passed + 1:self.passed + 2] == [(name, got)]:
+            return None
+        return f"block {name[1]} of the file written in place: " \
+            f"{got[:8].hex()}, not {self.durable[name][:8].hex()}"
 
     def now(self):
-        """Name -> the contents it may have. A name is removed by None, and
-        given one that may be there already by a tuple."""
+        """Name -> the contents it may have."""
         out = {}
         for name, data in self.marks[:self.passed + 1]:
             out[name] = {data}
@@ -184,7 +192,21 @@ def sync_file(where, name, data):
     os.close(fd)
 
 
-def use(mount, files, device, count):
+def places(path, count):
+    """Which blocks of the device a file's blocks are: FIEMAP."""
+    arg = bytearray(struct.pack("=QQIIII", 0, count * BLOCK, 1, 0, count, 0) +
+                    bytes(56 * count))
+    with open(path, "rb") as f:
+        fcntl.ioctl(f, 0xc020660b, arg)
+    out = {}
+    for i in range(struct.unpack_from("=I", arg, 20)[0]):
+        logical, physical, length = struct.unpack_from("=QQQ", arg, 32 + 56 * i)
+        for at in range(0, length, BLOCK):
+            out[(logical + at) // BLOCK] = (physical + at) // BLOCK
+    return out
+
+
+def use(mount, files, count):
     """Files come and stay, are replaced by rename, and written in place; and
     others that nobody syncs come between."""
     where = mount.where
@@ -194,6 +216,9 @@ def use(mount, files, device, count):
         f.write(bytes(blocks * BLOCK))
     os.sync()
     value = {n: bytes(BLOCK) for n in range(blocks)}
+    files.place = {at: ("inplace", n)
+                   for n, at in places(path, blocks).items() if n < blocks}
+    assert len(files.place) == blocks
     for n in range(blocks):
         files.mark(("inplace", n), value[n])
     direct = os.open(path, os.O_RDWR | os.O_DIRECT | os.O_DSYNC)
@@ -286,7 +311,7 @@ for kind in KINDS:
         logged.mark("start")
         with open(f"/sys/block/{device.dm}/queue/fua") as f:
             say(f"the device takes FUA: {f.read().strip()}")
-        use(mount, files, device, scale(60, 15))
+        use(mount, files, scale(60, 15))
         mount.close()
         device.close()
         logged.close()

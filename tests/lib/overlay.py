@@ -118,7 +118,9 @@ def fresh(image_bytes, uuid=None):
     COW device's identity."""
     tree = Tree(image_bytes)
     uuid = uuid or os.urandom(16)
-    return ((root(tree, uuid) * ROOT_COPIES, tree.region_bytes),
+    roots = root(tree, uuid) * ROOT_COPIES
+    # what another overlay may have left there must not count
+    return ((roots.ljust(ROOT_BLOCKS * BLOCK, b"\0"), tree.region_bytes),
             identity(tree, uuid))
 
 
