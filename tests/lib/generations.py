@@ -261,7 +261,7 @@ class Run:
         for generation in range(count + 1):
             how = "first" if not generation else self.random.choices(
                 ("build", "changes", "nothing", "flatten"),
-                (40, 45, 3, 8 if generation % 50 > 25 else 2))[0]
+                (40, 45, 3, 25 if generation % 20 > 14 else 1))[0]
             self.counts[how] = self.counts.get(how, 0) + 1
             try:
                 self.url = getattr(self, how)()
