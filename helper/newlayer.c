@@ -512,12 +512,21 @@ static u64 kept_bytes(const struct newlayer *n)
 	return n->bytes;
 }
 
-static int check_changes(const struct newlayer *n, struct error *e)
+static int check_request(const struct newlayer *n, struct error *e)
 {
 	u64 end = 0, covered = kept_bytes(n);
 	bool open = false;	/* the last one ends in a block, not in a hole */
 	size_t i;
 
+	if (!n->threads || !n->frame_bytes || n->frame_bytes % BLOCK ||
+	    n->frame_bytes > LAZYFRAME_MAX_FRAME)
+		return error_set(e, -EINVAL,
+				 "frames of %u bytes from %u threads are not possible",
+				 n->frame_bytes, n->threads);
+	if (!n->bytes || n->bytes > LF_MAX_IMAGE)
+		return error_set(e, -EINVAL,
+				 "an image of %llu bytes is not possible",
+				 (unsigned long long)n->bytes);
 	for (i = 0; i < n->changes; i++) {
 		const struct newlayer_change *c = &n->change[i];
 		bool zero = c->kind == NEWLAYER_ZERO;
@@ -713,10 +722,8 @@ static int set_up(struct writer *w, struct error *e)
 	u32 uroom, croom = 0, copied = 0;
 	int err;
 
-	w->batch_bytes = frame;
-	if (frame < BATCH_BYTES)
-		w->batch_bytes = BATCH_BYTES - BATCH_BYTES % frame;
-	frames = w->batch_bytes / frame;
+	frames = frame < BATCH_BYTES ? BATCH_BYTES / frame : 1;
+	w->batch_bytes = frames * frame;
 	w->batch_frames = frames < COPY_FRAMES ? COPY_FRAMES : frames;
 
 	/* Without a parent, raw layers get a header that has no room for it. */
@@ -749,7 +756,7 @@ static int set_up(struct writer *w, struct error *e)
 		struct batch *batch = &w->batch[i];
 
 		w->job[i] = batch;
-		batch->u = malloc(uroom);
+		batch->u = malloc(uroom + 1UL);
 		batch->c = croom ? malloc(croom) : NULL;
 		batch->frame = calloc(w->batch_frames, sizeof(*batch->frame));
 		if (!batch->u || (croom && !batch->c) || !batch->frame)
@@ -894,7 +901,7 @@ int newlayer_write(const struct newlayer *n, struct newlayer_result *result,
 
 	memset(result, 0, sizeof(*result));
 	result->bytes = n->bytes;
-	err = check_changes(n, e);
+	err = check_request(n, e);
 	if (!err)
 		err = find_destination(&w, e);
 	if (!err)

@@ -103,7 +103,7 @@ for kind in KINDS:
         for i, extra in enumerate((("--direct=1", "--bsrange=4k-64k"),
                                    ("--direct=0", "--bsrange=512-20k"))):
             run("fio", "--name=v", f"--filename={mount.where}/fio{i}",
-                "--size=6M", "--rw=randrw", "--verify=crc32c",
+                "--size=3M", "--rw=randrw", "--verify=crc32c",
                 "--verify_fatal=1", "--ioengine=psync", "--fsync=64",
                 "--do_verify=1", "--norandommap=0", "--verify_backlog=64",
                 "--thread", "--output=/dev/null", f"--randseed={SEED}",

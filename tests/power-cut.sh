@@ -8,9 +8,13 @@ tests=$(cd "$(dirname "$0")" && pwd)
 . "$tests/tap.sh"
 
 cuts=${POWER_CUTS:-2}
-disk=$tap_dir/disk
-log=$tap_dir/log
-synced=$tap_dir/synced
+# where the machine sees it, too: its /tmp is another
+dir=$(dirname "$tests")/build/power-cut
+disk=$dir/disk
+log=$dir/log
+synced=$dir/synced
+rm -rf "$dir"
+mkdir -p "$dir"
 : >"$synced"
 truncate -s 256M "$disk"
 
@@ -72,4 +76,5 @@ while [ $n -lt "$cuts" ]; do
 done
 check "all that was synced is there: $(sort -u -k 2,2 "$synced" | wc -l) files" \
 	last
+rm -f "$disk"
 tap_end

@@ -208,6 +208,26 @@ TEST_F(store, changes_that_are_not_whole_blocks_in_order_are_refused)
 	EXPECT_EQ(0, self->reads);
 }
 
+TEST_F(store, sizes_that_cannot_be_are_refused)
+{
+	struct newlayer good = self->n;
+	u32 i;
+
+	for (i = 0; i < 6; i++) {
+		self->n = good;
+		self->n.frame_bytes = (u32[]){ 0, 100, K + 1, 32 << 20, K, K }[i];
+		if (i == 4)
+			self->n.threads = 0;
+		if (i == 5)
+			self->n.bytes = 0;
+		EXPECT_EQ(-EINVAL, newlayer_write(&self->n, &self->result,
+						  &self->e));
+		EXPECT_NE(NULL, strstr(self->e.text, "not possible"));
+		newlayer_result_free(&self->result);
+	}
+	self->n = good;
+}
+
 TEST_F(store, halves_of_a_block_are_stored_as_one)
 {
 	self->change[0] = (struct newlayer_change){ 5 * K, K + 100,
