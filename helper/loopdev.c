@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
@@ -13,6 +14,7 @@
 #include "loopdev.h"
 
 #define CONTROL		"/dev/loop-control"
+#define DIRECT_BYTES	4096
 #define TRIES		64	/* free devices that others took before us */
 
 /* 1: it shows the file. 0: it does not, or went away meanwhile. */
@@ -64,15 +66,33 @@ int loopdev_find(const struct stat *file, char path[LOOPDEV_PATH])
 	return err;
 }
 
+/*
+ * Some stacked file systems say that they have direct I/O, and fail all of it
+ * where what lies below has none: only trying tells.
+ */
+static bool reads_direct(const char *file)
+{
+	bool works = false;
+	void *buf;
+	int fd;
+
+	fd = open(file, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (!posix_memalign(&buf, DIRECT_BYTES, DIRECT_BYTES)) {
+		works = pread(fd, buf, DIRECT_BYTES, 0) >= 0;
+		free(buf);
+	}
+	close(fd);
+	return works;
+}
+
 int loopdev_attach(const char *file, bool writable, char path[LOOPDEV_PATH],
 		   struct error *e)
 {
 	int mode = O_CLOEXEC | (writable ? O_RDWR : O_RDONLY);
-	/* Where direct I/O cannot be, the kernel does without. */
 	struct loop_config config = {
-		.info.lo_flags = LO_FLAGS_AUTOCLEAR |
-				 (writable ? LO_FLAGS_DIRECT_IO :
-					     LO_FLAGS_READ_ONLY),
+		.info.lo_flags = LO_FLAGS_AUTOCLEAR,
 	};
 	int control, fd, loop = -1, err = 0;
 	unsigned int i;
@@ -88,6 +108,10 @@ int loopdev_attach(const char *file, bool writable, char path[LOOPDEV_PATH],
 		goto out;
 	}
 	config.fd = fd;
+	if (!writable)
+		config.info.lo_flags |= LO_FLAGS_READ_ONLY;
+	else if (reads_direct(file))
+		config.info.lo_flags |= LO_FLAGS_DIRECT_IO;
 	snprintf((char *)config.info.lo_file_name,
 		 sizeof(config.info.lo_file_name), "%s", file);
 
