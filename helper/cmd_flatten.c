@@ -28,8 +28,6 @@ enum { EXIT_USAGE = 2 };
  * @mapped: bytes that are mapped, of each of its layers
  * @keep: layers that stay as they are
  * @copy_min: U size of the smallest frame to be copied
- * @copied: how many such frames there are
- * @data: bytes to be encoded
  */
 struct flatten {
 	struct newlayer layer;
@@ -43,8 +41,6 @@ struct flatten {
 	char *name;
 
 	u32 copy_min;
-	u64 copied;
-	u64 data;
 	struct newlayer_change *change;
 	size_t room;
 };
@@ -143,9 +139,6 @@ static int add_change(struct flatten *f, const struct newlayer_change *c,
 	}
 	change[n->changes++] = *c;
 	n->change = change;
-	if (c->kind == NEWLAYER_DATA)
-		f->data += c->length;
-	f->copied += c->kind == NEWLAYER_FRAME;
 	return 0;
 }
 
@@ -234,8 +227,6 @@ static int plan(struct flatten *f, struct error *e)
 	int err = 0;
 
 	f->layer.changes = 0;
-	f->copied = 0;
-	f->data = 0;
 	for (i = 0; !err && i < f->list.count; i++) {
 		const struct header_mapping *m = &f->list.mapping[i];
 		u32 layer;
@@ -257,8 +248,9 @@ static int plan_frames(struct flatten *f, struct error *e)
 	for (f->copy_min = 0;; f->copy_min = f->copy_min ? 2 * f->copy_min :
 							 f->layer.frame_bytes) {
 		err = plan(f, e);
-		if (err || 2 * f->copied + f->data / f->layer.frame_bytes <
-			   LF_MAX_FRAMES || f->copy_min > LAZYFRAME_MAX_FRAME)
+		if (err || f->copy_min > LAZYFRAME_MAX_FRAME ||
+		    newlayer_frames(&f->layer, f->layer.frame_bytes) <=
+		    LF_MAX_FRAMES)
 			return err;
 	}
 }

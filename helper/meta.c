@@ -222,10 +222,12 @@ static void encode_extents(const struct meta_plan *plan, const struct image *ima
 	}
 }
 
+/* Also does here first what the module will do with all of it. */
 static int encode_super(const struct meta_plan *plan,
 			struct lf_disk_super *super, struct error *e)
 {
 	struct lf_super checked;
+	struct error reason;
 	const char *why;
 	int err;
 	u32 i;
@@ -255,8 +257,11 @@ static int encode_super(const struct meta_plan *plan,
 	err = lf_super_check(super, plan->sequence % LF_SUPER_SLOTS,
 			     plan->blocks * LF_META_BLOCK, &checked, &why);
 	if (err)
-		error_set(e, err, "the image cannot be attached: %s", why);
-	return err;
+		return error_set(e, err, "the image cannot be attached: %s",
+				 why);
+	err = meta_check_regions(plan->data, &checked, &reason);
+	return err ? error_set(e, err, "the image cannot be attached: %s",
+			       reason.text) : 0;
 }
 
 void meta_super_finish(struct lf_disk_super *super)
@@ -318,25 +323,6 @@ int meta_check_regions(void *const *region, const struct lf_super *super,
 			       region[LF_REGION_LAYERS], super->layers,
 			       super->image_bytes, &why);
 	return err ? error_set(e, err, "extents: %s", why) : 0;
-}
-
-/* What the module will do with these bytes, done here first. */
-static int check_plan(const struct meta_plan *plan,
-		      const struct lf_disk_super *disk, struct error *e)
-{
-	struct lf_super super;
-	const char *why;
-	int err;
-
-	err = lf_super_check(disk, plan->sequence % LF_SUPER_SLOTS,
-			     plan->blocks * LF_META_BLOCK, &super, &why);
-	if (err)
-		return error_set(e, err, "the image cannot be attached: %s",
-				 why);
-	err = meta_check_regions(plan->data, &super, e);
-	if (err)
-		error_prefix(e, "the image cannot be attached");
-	return err;
 }
 
 static struct meta_plan *plan_new(struct error *e)
@@ -713,8 +699,6 @@ int meta_plan_write(const struct meta_plan *plan, int fd, u64 dev_bytes,
 	err = check_room(plan, dev_bytes, e);
 	if (!err)
 		err = encode_super(plan, &super, e);
-	if (!err)
-		err = check_plan(plan, &super, e);
 	if (err)
 		return err;
 
@@ -782,8 +766,6 @@ int meta_plan_replace(const struct meta_plan *plan, int fd, u64 dev_bytes,
 	err = check_room(plan, dev_bytes, e);
 	if (!err)
 		err = encode_super(plan, &super, e);
-	if (!err)
-		err = check_plan(plan, &super, e);
 	if (!err)
 		err = write_regions(fd, plan, e);
 	if (!err)

@@ -23,6 +23,7 @@
 
 #include "interrupt.h"
 #include "mapping.h"
+#include "newheader.h"
 #include "object.h"
 #include "pipeline.h"
 #include "progress.h"
@@ -128,11 +129,6 @@ static bool all_zero(const u8 *p, size_t bytes)
 static int no_memory(struct error *e)
 {
 	return error_set(e, -ENOMEM, "out of memory");
-}
-
-static bool is_own(const struct writer *w, const u8 uuid[16])
-{
-	return !memcmp(uuid, w->result->uuid, sizeof(w->result->uuid));
 }
 
 /* What was stored since the last gap becomes a mapping. */
@@ -516,12 +512,21 @@ static u64 kept_bytes(const struct newlayer *n)
 	return n->bytes;
 }
 
-static int check_changes(const struct newlayer *n, struct error *e)
+static int check_request(const struct newlayer *n, struct error *e)
 {
 	u64 end = 0, covered = kept_bytes(n);
 	bool open = false;	/* the last one ends in a block, not in a hole */
 	size_t i;
 
+	if (!n->threads || !n->frame_bytes || n->frame_bytes % BLOCK ||
+	    n->frame_bytes > LAZYFRAME_MAX_FRAME)
+		return error_set(e, -EINVAL,
+				 "frames of %u bytes from %u threads are not possible",
+				 n->frame_bytes, n->threads);
+	if (!n->bytes || n->bytes > LF_MAX_IMAGE)
+		return error_set(e, -EINVAL,
+				 "an image of %llu bytes is not possible",
+				 (unsigned long long)n->bytes);
 	for (i = 0; i < n->changes; i++) {
 		const struct newlayer_change *c = &n->change[i];
 		bool zero = c->kind == NEWLAYER_ZERO;
@@ -554,24 +559,42 @@ static int check_changes(const struct newlayer *n, struct error *e)
 	return 0;
 }
 
+u64 newlayer_frames(const struct newlayer *n, u32 frame_bytes)
+{
+	u64 copied = 0, blocks = 0, runs = 0;
+	enum newlayer_kind last = NEWLAYER_FRAME;
+	size_t i;
+
+	for (i = 0; i < n->changes; i++) {
+		const struct newlayer_change *c = &n->change[i];
+
+		if (c->kind == NEWLAYER_FRAME)
+			copied++;
+		if (c->kind == NEWLAYER_DATA) {
+			blocks += block_up(c->length) / BLOCK;
+			/* What lies before a copied frame ends in a short one. */
+			runs += last == NEWLAYER_FRAME;
+		}
+		if (c->kind != NEWLAYER_ZERO)
+			last = c->kind;
+	}
+	/* So may a batch, where frames end inside blocks. */
+	if (copied)
+		runs += blocks / (BATCH_BYTES / BLOCK);
+	else
+		runs = 0;
+	frame_bytes /= BLOCK;
+	return copied + runs + (blocks + frame_bytes - 1) / frame_bytes;
+}
+
 /* A layer has a limited number of frames; no image needs more of 16 MiB. */
 static void fit_frame_bytes(struct writer *w)
 {
 	const struct newlayer *n = w->n;
 	char was[UNITS_TEXT], is[UNITS_TEXT];
-	u64 blocks = 0, copied = 0, most;
 	u32 bytes = n->frame_bytes;
-	size_t i;
 
-	for (i = 0; i < n->changes; i++) {
-		if (n->change[i].kind == NEWLAYER_DATA)
-			blocks += block_up(n->change[i].length) / BLOCK;
-		if (n->change[i].kind == NEWLAYER_FRAME)
-			copied++;
-	}
-	/* What lies before a copied frame ends in a short one. */
-	most = 2 * copied < LF_MAX_FRAMES ? LF_MAX_FRAMES - 2 * copied : 1;
-	while (!w->raw && blocks > most * (bytes / BLOCK) &&
+	while (!w->raw && newlayer_frames(n, bytes) > LF_MAX_FRAMES &&
 	       bytes < LAZYFRAME_MAX_FRAME) {
 		bytes *= 2;
 		if (bytes > LAZYFRAME_MAX_FRAME)
@@ -699,10 +722,8 @@ static int set_up(struct writer *w, struct error *e)
 	u32 uroom, croom = 0, copied = 0;
 	int err;
 
-	w->batch_bytes = frame;
-	if (frame < BATCH_BYTES)
-		w->batch_bytes = BATCH_BYTES - BATCH_BYTES % frame;
-	frames = w->batch_bytes / frame;
+	frames = frame < BATCH_BYTES ? BATCH_BYTES / frame : 1;
+	w->batch_bytes = frames * frame;
 	w->batch_frames = frames < COPY_FRAMES ? COPY_FRAMES : frames;
 
 	/* Without a parent, raw layers get a header that has no room for it. */
@@ -735,7 +756,7 @@ static int set_up(struct writer *w, struct error *e)
 		struct batch *batch = &w->batch[i];
 
 		w->job[i] = batch;
-		batch->u = malloc(uroom);
+		batch->u = malloc(uroom + 1UL);
 		batch->c = croom ? malloc(croom) : NULL;
 		batch->frame = calloc(w->batch_frames, sizeof(*batch->frame));
 		if (!batch->u || (croom && !batch->c) || !batch->frame)
@@ -807,277 +828,27 @@ static int finish_data(struct writer *w, struct error *e)
 				  e);
 }
 
-/*
- * A layer of the parent that stays mapped has to lie where the new header will
- * look for it, that is, below the same URL and under the same name.
- */
-static int find_layer(const struct writer *w, const struct image_layer *layer,
-		      struct error *e)
-{
-	const char *slash = strrchr(w->result->header_url, '/');
-	int len = strlen(slash) - strlen(".header");
-	const struct codec *codec = codec_by_id(layer->codec);
-	char uuid[UUID_TEXT], *url;
-	struct object_info info;
-	int err;
-
-	uuid_text(layer->uuid, uuid);
-	if (asprintf(&url, "%s%s%.*s%s", w->base, uuid, len, slash,
-		     codec->suffix) < 0)
-		return no_memory(e);
-	if (!strcmp(url, layer->locator)) {
-		free(url);
-		return 0;
-	}
-	err = w->ops->stat(url, &info, e);
-	if (!err && info.bytes != layer->cbytes)
-		err = error_set(e, -EEXIST, "%s: not the same object as %s",
-				url, layer->locator);
-	if (err)
-		error_prefix(e,
-			     "the parent's layers have to be below %s, under the same name: store there, or flatten the parent first",
-			     w->base);
-	free(url);
-	return err;
-}
-
-/* The frames that mappings touch, of one layer of the parent. */
-static int trim_table(const struct image_layer *from, const u8 *used,
-		      struct header_layer *to, struct error *e)
-{
-	u32 i, n = 0;
-
-	for (i = 0; i < from->frames; i++)
-		n += used[i];
-	to->frame = calloc(n + 1UL, sizeof(*to->frame));
-	if (!to->frame)
-		return no_memory(e);
-	for (i = 0; i < from->frames; i++)
-		if (used[i])
-			to->frame[to->frames++] = from->frame[i];
-	return 0;
-}
-
-static void mark_frames(const struct image_layer *layer,
-			const struct header_mapping *m, u8 *used)
-{
-	u64 end = m->storage + m->length;
-	u32 low = 0, high = layer->frames;
-
-	/* The first frame that ends behind the mapping's start */
-	while (low < high) {
-		const struct lf_frame_pos *pos;
-		u32 mid = low + (high - low) / 2;
-
-		pos = &layer->frame[mid];
-		if (pos->ustart + pos->ubytes <= m->storage)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	for (; low < layer->frames && layer->frame[low].ustart < end; low++)
-		used[low] = 1;
-}
-
-static int compare_uuids(const void *a, const void *b)
-{
-	const struct image_layer *x = a, *y = b;
-
-	return memcmp(x->uuid, y->uuid, sizeof(x->uuid));
-}
-
-static int compare_entries(const void *a, const void *b)
-{
-	const struct header_layer *x = a, *y = b;
-
-	return memcmp(x->uuid, y->uuid, sizeof(x->uuid));
-}
-
-static int add_parent_layer(const struct writer *w,
-			    const struct image_layer *layer, const u8 *used,
-			    struct header *header, struct error *e)
-{
-	struct header_layer *entry = &header->layer[header->layers];
-	int err;
-
-	if (!w->n->parent->header_version)
-		return error_set(e, -EINVAL,
-				 "%s: a data object without a header is no parent: lazyframe flatten makes one with a header",
-				 w->n->parent_url);
-	err = find_layer(w, layer, e);
-	if (err)
-		return err;
-	memcpy(entry->uuid, layer->uuid, sizeof(entry->uuid));
-	entry->ubytes = layer->ubytes;
-	entry->codec = layer->codec;
-	if (layer->has_sha256)
-		memcpy(entry->sha256, layer->sha256, sizeof(entry->sha256));
-	header->layers++;
-	/* The runs of raw layers are made up. */
-	if (layer->codec == LAZYFRAME_CODEC_NONE)
-		return 0;
-	return trim_table(layer, used, entry, e);
-}
-
-static int add_own_layer(const struct writer *w, struct header *header,
-			 struct error *e)
-{
-	struct header_layer *entry = &header->layer[header->layers];
-
-	memcpy(entry->uuid, w->result->uuid, sizeof(entry->uuid));
-	memcpy(entry->sha256, w->sum, sizeof(entry->sha256));
-	entry->ubytes = w->ubytes;
-	entry->codec = w->n->codec->id;
-	header->layers++;
-	entry->frame = calloc(w->frames + 1UL, sizeof(*entry->frame));
-	if (!entry->frame)
-		return no_memory(e);
-	if (w->frames)
-		memcpy(entry->frame, w->frame,
-		       w->frames * sizeof(*entry->frame));
-	entry->frames = w->frames;
-	return 0;
-}
-
-/* List the layers that mappings name, each with what they need of it. */
-static int list_layers(const struct writer *w, struct header *header,
-		       struct error *e)
-{
-	const struct image *parent = w->n->parent;
-	u32 layers = parent ? parent->layers : 0, i;
-	u8 **used = calloc(layers + 1UL, sizeof(*used));
-	int err = 0;
-
-	header->layer = calloc(layers + 1UL, sizeof(*header->layer));
-	if (!used || !header->layer) {
-		err = no_memory(e);
-		goto out;
-	}
-	for (i = 0; i < header->mappings; i++) {
-		const struct header_mapping *m = &header->mapping[i];
-		struct image_layer key = { }, *layer;
-
-		if (uuid_is_nil(m->uuid) || is_own(w, m->uuid))
-			continue;
-		memcpy(key.uuid, m->uuid, sizeof(key.uuid));
-		layer = bsearch(&key, parent->layer, layers, sizeof(*layer),
-				compare_uuids);
-		if (!used[layer - parent->layer])
-			used[layer - parent->layer] =
-				calloc(layer->frames + 1UL, 1);
-		if (!used[layer - parent->layer]) {
-			err = no_memory(e);
-			goto out;
-		}
-		mark_frames(layer, m, used[layer - parent->layer]);
-	}
-	for (i = 0; !err && i < layers; i++)
-		if (used[i])
-			err = add_parent_layer(w, &parent->layer[i], used[i],
-					       header, e);
-	if (!err && w->ubytes)
-		err = add_own_layer(w, header, e);
-	qsort(header->layer, header->layers, sizeof(*header->layer),
-	      compare_entries);
-out:
-	for (i = 0; used && i < layers; i++)
-		free(used[i]);
-	free(used);
-	return err;
-}
-
-/* Version 3 cannot say that a layer is compressed, and need not say more. */
-static u64 choose_version(const struct writer *w, const struct header *header)
-{
-	const struct image *parent = w->n->parent;
-	u32 i;
-
-	for (i = 0; i < header->layers; i++)
-		if (header->layer[i].codec != LAZYFRAME_CODEC_NONE)
-			return 4;
-	if (header->layers)
-		return 3;
-	if (parent && parent->header_version)
-		return parent->header_version < 4 ? 3 : 4;
-	return w->raw ? 3 : 4;
-}
-
-static int name_header(const struct writer *w, struct header *header,
-		       struct error *e)
-{
-	const struct image *parent = w->n->parent;
-
-	memcpy(header->uuid, w->result->uuid, sizeof(header->uuid));
-	memcpy(header->base_uuid, w->result->uuid, sizeof(header->base_uuid));
-	header->block_size = BLOCK;
-	header->size = w->n->bytes;
-	if (!parent || !parent->header_version)
-		return 0;
-	if (parent->generation == UINT64_MAX)
-		return error_set(e, -EOVERFLOW,
-				 "%s: there is no generation after its %llu",
-				 w->n->parent_url,
-				 (unsigned long long)parent->generation);
-	header->generation = parent->generation + 1;
-	header->block_size = parent->block_size;
-	memcpy(header->base_uuid, uuid_is_nil(parent->base_uuid) ?
-	       parent->uuid : parent->base_uuid, sizeof(header->base_uuid));
-	return 0;
-}
-
-static void count_kept(struct writer *w, const struct header *header)
-{
-	u32 i;
-
-	for (i = 0; i < header->mappings; i++) {
-		const struct header_mapping *m = &header->mapping[i];
-		u64 end = m->start + m->length;
-
-		if (end > header->size)
-			end = header->size;
-		if (!uuid_is_nil(m->uuid) && !is_own(w, m->uuid))
-			w->result->kept_bytes += end - m->start;
-	}
-}
-
 static int store_header(struct writer *w, struct error *e)
 {
-	struct newlayer_result *result = w->result;
-	struct header header = { };
-	void *data = NULL;
-	size_t bytes;
+	struct newheader header = {
+		.n = w->n,
+		.result = w->result,
+		.ops = w->ops,
+		.base = w->base,
+		.list = &w->merged,
+		.own = {
+			.ubytes = w->ubytes,
+			.codec = w->n->codec->id,
+			.frames = w->frames,
+			.frame = w->frame,
+		},
+	};
 	int err;
 
+	memcpy(header.own.uuid, w->result->uuid, sizeof(header.own.uuid));
+	memcpy(header.own.sha256, w->sum, sizeof(header.own.sha256));
 	err = mapping_overlay(&w->below, &w->diff, &w->merged, e);
-	if (err)
-		return err;
-	header.mapping = w->merged.mapping;
-	header.mappings = w->merged.count;
-	err = name_header(w, &header, e);
-	if (!err)
-		err = list_layers(w, &header, e);
-	if (err)
-		goto out;
-	header.version = choose_version(w, &header);
-	count_kept(w, &header);
-	result->generation = header.generation;
-	result->layers = header.layers;
-	result->mappings = header.mappings;
-	err = header_write(&header, &data, &bytes, e);
-	if (err)
-		goto out;
-	result->header_bytes = bytes;
-	if (!w->n->dry_run)
-		err = w->ops->put(result->header_url, data, bytes, ~0ULL, e);
-	/* It may be there all the same: nothing that it names will be. */
-	if (err)
-		w->ops->delete(result->header_url, NULL);
-out:
-	free(data);
-	/* The mappings are not the header's own. */
-	header.mapping = NULL;
-	header_free(&header);
-	return err;
+	return err ? err : newheader_store(&header, e);
 }
 
 static u64 work_bytes(const struct newlayer *n)
@@ -1130,7 +901,7 @@ int newlayer_write(const struct newlayer *n, struct newlayer_result *result,
 
 	memset(result, 0, sizeof(*result));
 	result->bytes = n->bytes;
-	err = check_changes(n, e);
+	err = check_request(n, e);
 	if (!err)
 		err = find_destination(&w, e);
 	if (!err)

@@ -157,6 +157,13 @@ int newlayer_write(const struct newlayer *n, struct newlayer_result *result,
 void newlayer_result_free(struct newlayer_result *result);
 
 /**
+ * newlayer_frames - how many frames it might take, if nothing turns out to be zero
+ *
+ * Where that is more than LF_MAX_FRAMES, newlayer_write() takes larger ones.
+ */
+u64 newlayer_frames(const struct newlayer *n, u32 frame_bytes);
+
+/**
  * newlayer_report - summary on stderr unless quiet, and the result on stdout
  *
  * That is the header's URL alone, or what --dry-run would have stored.

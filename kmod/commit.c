@@ -544,6 +544,7 @@ static void overlay_free(struct lf_overlay *ov)
 	mempool_exit(&ov->pages);
 	mempool_exit(&ov->copies);
 	kvfree(ov->node);
+	kvfree(ov->unmap_in);
 	kvfree(ov->index_sum);
 	bitmap_free(ov->index_slot);
 	kvfree(ov->slot);
@@ -581,8 +582,10 @@ static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 	INIT_WORK(&ov->unmap, lf_overlay_unmap);
 	INIT_WORK(&ov->event, event_work);
 	ov->node = kvcalloc(tree->leaves, sizeof(*ov->node), GFP_KERNEL);
-	for (i = 0; ov->node && i < tree->leaves; i++)
-		ov->node[i].unmap_first = LF_LEAF_BLOCKS;
+	ov->unmap_in = kvcalloc(tree->leaves, sizeof(*ov->unmap_in),
+				GFP_KERNEL);
+	for (i = 0; ov->unmap_in && i < tree->leaves; i++)
+		ov->unmap_in[i].first = LF_LEAF_BLOCKS;
 	ov->index_sum = kvcalloc(tree->indexes, 2 * sizeof(u64), GFP_KERNEL);
 	ov->index_slot = bitmap_zalloc(tree->indexes, GFP_KERNEL);
 	ov->slot = leaf_bits(ov);
@@ -590,7 +593,7 @@ static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 	ov->changed = leaf_bits(ov);
 	ov->root = kmalloc(sizeof(*ov->root), GFP_KERNEL);
 	ov->next = kmalloc(sizeof(*ov->next), GFP_KERNEL);
-	if (!ov->node || !ov->index_sum || !ov->index_slot || !ov->slot ||
+	if (!ov->node || !ov->unmap_in || !ov->index_sum || !ov->index_slot || !ov->slot ||
 	    !ov->writing || !ov->changed || !ov->root || !ov->next ||
 	    mempool_init_kmalloc_pool(&ov->copies, MIN_COPIES,
 				      sizeof(struct lf_copy)) ||

@@ -164,8 +164,8 @@ static void __changed(struct lf_overlay *ov, u32 number)
 /* All in one leaf. Under the lock. */
 static void __mark(struct lf_overlay *ov, u64 first, u32 count, bool dirty)
 {
-	struct lf_node *node = &ov->node[first / LF_LEAF_BLOCKS];
-	struct lf_leaf *leaf = node->leaf;
+	struct lf_unmap *unmap = &ov->unmap_in[first / LF_LEAF_BLOCKS];
+	struct lf_leaf *leaf = leaf_of(ov, first);
 	u32 bit = first % LF_LEAF_BLOCKS;
 	u32 were_dirty, were_zero;
 
@@ -182,8 +182,8 @@ static void __mark(struct lf_overlay *ov, u64 first, u32 count, bool dirty)
 	WRITE_ONCE(ov->dirty, ov->dirty + (dirty ? count : 0) - were_dirty);
 	WRITE_ONCE(ov->zero, ov->zero + (dirty ? 0 : count) - were_zero);
 	if (!dirty && were_dirty) {
-		node->unmap_first = min(node->unmap_first, bit);
-		node->unmap_last = max(node->unmap_last, bit + count - 1);
+		unmap->first = min_t(u32, unmap->first, bit);
+		unmap->last = max_t(u32, unmap->last, bit + count - 1);
 	}
 }
 
@@ -291,8 +291,8 @@ static void give_back(struct lf_overlay *ov, u64 first, u32 count)
 static bool unmap_claim(struct lf_overlay *ov, u32 number,
 			struct lf_claim *claim)
 {
-	struct lf_node *node = &ov->node[number];
-	unsigned long *zero = node->leaf->zero;
+	struct lf_unmap *unmap = &ov->unmap_in[number];
+	unsigned long *zero = ov->node[number].leaf->zero;
 	u64 base = leaf_first(number);
 	struct lf_claim *other;
 	bool found = false;
@@ -302,11 +302,11 @@ static bool unmap_claim(struct lf_overlay *ov, u32 number,
 	spin_lock_irqsave(&ov->lock, flags);
 	if (test_bit(number, ov->changed) || test_bit(number, ov->writing))
 		goto out;
-	while (!found && node->unmap_first <= node->unmap_last) {
-		bit = find_next_bit(zero, node->unmap_last + 1,
-				    node->unmap_first);
-		end = find_next_zero_bit(zero, node->unmap_last + 1, bit);
-		node->unmap_first = end;
+	while (!found && unmap->first <= unmap->last) {
+		bit = find_next_bit(zero, unmap->last + 1,
+				    unmap->first);
+		end = find_next_zero_bit(zero, unmap->last + 1, bit);
+		unmap->first = end;
 		if (bit == end)
 			break;
 		claim->first = base + bit;
@@ -314,20 +314,19 @@ static bool unmap_claim(struct lf_overlay *ov, u32 number,
 		other = __claimed(ov, claim->first, claim->last);
 		if (other) {
 			/* Those of the other will be dirty again. */
-			node->unmap_first = min(end, (u32)(other->last + 1 -
-							   base));
+			unmap->first = min_t(u64, end, other->last + 1 - base);
 			if (other->first <= claim->first)
 				continue;
 			claim->last = other->first - 1;
 		}
 		found = __claim(ov, claim);
 		if (!found)
-			node->unmap_first = bit;
+			unmap->first = bit;
 		break;
 	}
-	if (node->unmap_first > node->unmap_last) {
-		node->unmap_first = LF_LEAF_BLOCKS;
-		node->unmap_last = 0;
+	if (unmap->first > unmap->last) {
+		unmap->first = LF_LEAF_BLOCKS;
+		unmap->last = 0;
 	}
 out:
 	spin_unlock_irqrestore(&ov->lock, flags);

@@ -29,16 +29,21 @@ struct lf_leaf {
  * @sum: of what is in each slot (commit_lock)
  * @dirty: blocks in each slot (commit_lock)
  * @zero: likewise
- * @unmap_first: with @unmap_last: holds the blocks that were dirty, are zero and
- *		 still have space on the COW device; empty if it is the greater
  */
 struct lf_node {
 	struct lf_leaf *leaf;
 	u64 sum[2];
 	u16 dirty[2];
 	u16 zero[2];
-	u32 unmap_first;
-	u32 unmap_last;
+};
+
+/*
+ * struct lf_unmap - where a leaf has blocks that were dirty, are zero and still
+ * have space on the COW device; none if @first is the greater one
+ */
+struct lf_unmap {
+	u16 first;
+	u16 last;
 };
 
 /*
@@ -81,6 +86,7 @@ struct lf_overlay {
 	spinlock_t lock;		/* irq-safe; a leaf */
 	seqcount_spinlock_t seq;	/* of the bits */
 	struct lf_node *node;		/* L: the leaves' bits */
+	struct lf_unmap *unmap_in;	/* L: for each leaf */
 	unsigned long *changed;		/* L: leaves with bits that no commit took */
 	bool uncommitted;		/* L: such bits, or some in a commit */
 	struct lf_device *owner;	/* L: the active one; constant while it is */

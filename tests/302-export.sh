@@ -128,6 +128,29 @@ lazyframe detach x --discard
 object=$(ls $PWD/store/$(basename $(dirname $url))/*.zstd)
 check "an object without a header has no children" eval 'lazyframe attach x "file://$object" --cow cow &&
 	says 1 "without a header" lazyframe export x && lazyframe detach x --discard'
+# a meta device of another tool's making does not tell where its image is
+forget_url()
+{
+	PYTHONPATH=$tests/lib PYTHONDONTWRITEBYTECODE=1 python3 - $state/x.meta <<-'END'
+	import struct, sys
+	from lazyframe import BLOCK, xxh64
+	with open(sys.argv[1], "r+b") as f:
+	    data = bytearray(f.read())
+	    start, size, _ = struct.unpack_from("<QQQ", data, 88 + 4 * 24)
+	    at = start * BLOCK
+	    strings = bytes(data[at:at + size]).replace(b"image=", b"other=")
+	    data[at:at + size] = strings
+	    struct.pack_into("<Q", data, 88 + 4 * 24 + 16, xxh64(strings))
+	    struct.pack_into("<Q", data, BLOCK - 8, xxh64(data[:BLOCK - 8]))
+	    f.seek(0)
+	    f.write(data)
+	END
+}
+check "an image of unknown place: --parent is asked for" eval 'start && both ten1 8 && lazyframe detach x &&
+	forget_url && lazyframe attach x "$url" --cow cow && is_model &&
+	says 1 "give --parent" lazyframe export x'
+check "and taken" eval 'export_x --parent "$url" && shows "$new" model && is_model && both ten2 9 && export_x &&
+	shows "$new" model && lazyframe detach x --discard'
 check "no such device" says 1 "no device" lazyframe export nothing
 check "wrong use" says 2 "Usage" lazyframe export
 check "a wrong codec" says 2 "codec" lazyframe export x --codec rar

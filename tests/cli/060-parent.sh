@@ -241,6 +241,30 @@ bad_parent()
 }
 check "a damaged parent is no base to compare with" bad_parent
 
+# 12 frames of 16 MiB, of which those that were read last are kept
+memory()
+{
+	local big next peak
+
+	head -c 192M /dev/zero | tr '\0' x >big
+	big=$(build -n big -f 16M big) || return 1
+	printf y | dd of=big bs=1 seek=100000000 conv=notrunc status=none
+	peak=$(python3 - lazyframe build -q -t 1 -f 4K --parent "$big" big \
+		"$base" 2>&1 >next <<-'END'
+	import resource, subprocess, sys
+	subprocess.run(sys.argv[1:], check=True)
+	print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
+	      file=sys.stderr)
+	END
+	) || return 1
+	echo "peak: $peak KiB"
+	next=$(cat next)
+	rm big
+	[ "$(stored "$next")" = 4096 ] &&
+		[ "$peak" -lt "${LAZYFRAME_MEMORY:-120000}" ]
+}
+check "memory does not grow with the parent" memory
+
 http_parent()
 {
 	local new

@@ -150,11 +150,15 @@ check "--layers 2 keeps the biggest as it is" bounded
 
 enough()
 {
-	flat 0 0 --layers 50 "$e" && equal "$flat" four &&
-		[ "$(ls "$(dirname "${flat#file://}")")" = zero.header ] &&
-		json "$flat" 'len(j["layers"]) == 5'
+	local n
+
+	for n in 5 6 65535; do
+		flat 0 0 --layers $n "$e" && equal "$flat" four &&
+			[ "$(ls "$(dirname "${flat#file://}")")" = zero.header ] &&
+			json "$flat" 'len(j["layers"]) == 5' || return 1
+	done
 }
-check "--layers with more than there are keeps all" enough
+check "--layers with as many as there are, or more, keeps all" enough
 
 elsewhere()
 {
@@ -253,6 +257,31 @@ zero_frames()
 		json "$flat" 'j["mappings"]["zero_bytes"] == 256 << 10'
 }
 check "frames of nothing but zeros are not copied" zero_frames
+
+# A layer that ends inside a block, in the middle of an image: a header of
+# version 3 that maps 5000 bytes as two blocks, and zeros behind them.
+short_layer()
+{
+	local url
+
+	head -c 5000 zero >short
+	url=$(build -c none -n short short) || return 1
+	python3 - "${url#file://}" <<-'END'
+	import struct, sys
+	with open(sys.argv[1], "r+b") as f:
+	    head = f.read(64)
+	    own = head[32:48]
+	    f.seek(0)
+	    f.write(head[:16] + struct.pack("<Q", 12288) + head[24:] +
+	            struct.pack("<QQ16sQ", 0, 8192, own, 0) +
+	            struct.pack("<QQ16sQ", 8192, 4096, bytes(16), 0))
+	END
+	truncate -s 12288 short
+	equal "$url" short && flat 0 1 -c zstd "$url" && equal "$flat" short &&
+		url=$(build -p "$url" short) && equal "$url" short &&
+		[ "$(ls "$(dirname "${url#file://}")")" = short.header ]
+}
+check "a layer that ends inside a block" short_layer
 
 raw_object()
 {

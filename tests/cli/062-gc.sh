@@ -110,10 +110,16 @@ check "a header whose upload is not finished counts" in_flight
 
 linked()
 {
-	# A header that is there by a link, of an image that is in use
-	mv "$(folder "$e")" moved && ln -s "$PWD/moved" "$(folder "$e")" &&
-		lists "$(uuid "$b")" "$(uuid "$d")" && rm "$(folder "$e")" &&
-		mv moved "$(folder "$e")"
+	local n
+
+	# The newest image, which needs the first one's layer: its header, then its
+	# folder, are there by a link.
+	n=$(folder "$c")
+	mv "$n/disk.header" moved && ln -s "$PWD/moved" "$n/disk.header" &&
+		lists "$(uuid "$b")" "$(uuid "$d")" && rm "$n/disk.header" &&
+		mv moved "$n/disk.header" && mv "$n" moved &&
+		ln -s "$PWD/moved" "$n" && lists "$(uuid "$b")" "$(uuid "$d")" &&
+		rm "$n" && mv moved "$n"
 }
 check "links are followed" linked
 
