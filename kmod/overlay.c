@@ -60,32 +60,32 @@ static struct lf_leaf *leaf_of(const struct lf_overlay *ov, u64 block)
 	return smp_load_acquire(&ov->node[block / LF_LEAF_BLOCKS].leaf);
 }
 
-/* The state of a block, and of how many from there on, up to the leaf's end. */
-static enum state run_of(struct lf_overlay *ov, u64 block, u32 *count)
+/* The state of a block, and of how many of @blocks from there on, in its leaf. */
+static enum state run_of(struct lf_overlay *ov, u64 block, u64 blocks,
+			 u32 *count)
 {
 	u32 bit = block % LF_LEAF_BLOCKS;
+	u32 limit = min_t(u64, bit + blocks, LF_LEAF_BLOCKS);
 	const struct lf_leaf *leaf = leaf_of(ov, block);
 	unsigned int seq;
 	enum state state;
 	u32 end;
 
 	if (!leaf) {
-		*count = LF_LEAF_BLOCKS - bit;
+		*count = limit - bit;
 		return STATE_IMAGE;
 	}
 	do {
 		seq = read_seqcount_begin(&ov->seq);
 		if (test_bit(bit, leaf->dirty)) {
 			state = STATE_DIRTY;
-			end = find_next_zero_bit(leaf->dirty, LF_LEAF_BLOCKS,
-						 bit);
+			end = find_next_zero_bit(leaf->dirty, limit, bit);
 		} else if (test_bit(bit, leaf->zero)) {
 			state = STATE_ZERO;
-			end = find_next_zero_bit(leaf->zero, LF_LEAF_BLOCKS,
-						 bit);
+			end = find_next_zero_bit(leaf->zero, limit, bit);
 		} else {
 			state = STATE_IMAGE;
-			end = find_next_bit(leaf->dirty, LF_LEAF_BLOCKS, bit);
+			end = find_next_bit(leaf->dirty, limit, bit);
 			end = find_next_bit(leaf->zero, end, bit);
 		}
 	} while (read_seqcount_retry(&ov->seq, seq));
@@ -98,7 +98,7 @@ static bool all_dirty(struct lf_overlay *ov, u64 first, u64 last)
 	u32 count;
 
 	for (; first <= last; first += count)
-		if (run_of(ov, first, &count) != STATE_DIRTY)
+		if (run_of(ov, first, last - first + 1, &count) != STATE_DIRTY)
 			return false;
 	return true;
 }
@@ -602,7 +602,7 @@ static void copy_start(struct lf_io *io)
 	}
 	clear_page(page_address(copy->page));
 	copy->io = io;
-	switch (run_of(ov, block, &count)) {
+	switch (run_of(ov, block, 1, &count)) {
 	case STATE_DIRTY:
 		copy_merge(copy, false);
 		return;
@@ -763,10 +763,12 @@ static int map_read(struct lf_overlay *ov, struct lf_io *io, struct bio *bio,
 		    u64 off)
 {
 	u64 block = off / LF_META_BLOCK;
+	u64 end = off + bio->bi_iter.bi_size;
 	enum state state;
 	u32 count;
 
-	state = run_of(ov, block, &count);
+	state = run_of(ov, block, (end - 1) / LF_META_BLOCK - block + 1,
+		       &count);
 	lf_cut(bio, (block + count) * LF_META_BLOCK - off);
 	switch (state) {
 	case STATE_DIRTY:

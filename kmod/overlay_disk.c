@@ -78,9 +78,9 @@ int lf_root_check(const struct lf_disk_root *root, const struct lf_tree *tree,
 int lf_root_pick(const void *roots, const struct lf_tree *tree,
 		 const struct lf_disk_root **root, const char **why)
 {
-	const struct lf_disk_root *found = NULL;
 	const char *reason;
 	int err = -EINVAL;
+	u64 newest = 0;
 	u32 i;
 
 	for (i = 0; i < LF_ROOT_BLOCKS; i++) {
@@ -93,12 +93,12 @@ int lf_root_pick(const void *roots, const struct lf_tree *tree,
 				*why = reason;
 			continue;
 		}
+		if (!err && le64_to_cpu(copy->sequence) <= newest)
+			continue;
 		err = 0;
-		if (!found || le64_to_cpu(copy->sequence) >
-			      le64_to_cpu(found->sequence))
-			found = copy;
+		newest = le64_to_cpu(copy->sequence);
+		*root = copy;
 	}
-	*root = found;
 	return err;
 }
 
@@ -141,9 +141,9 @@ static int cow_check(const struct lf_disk_cow *cow, const struct lf_tree *tree,
 int lf_cow_pick(const void *copies, const struct lf_tree *tree,
 		const struct lf_disk_cow **cow, const char **why)
 {
-	const struct lf_disk_cow *found = NULL;
 	const char *reason;
 	int err = -EINVAL;
+	u64 newest = 0;
 	u32 i;
 
 	for (i = 0; i < LF_COW_COPIES; i++) {
@@ -155,12 +155,12 @@ int lf_cow_pick(const void *copies, const struct lf_tree *tree,
 				*why = reason;
 			continue;
 		}
+		if (!err && le64_to_cpu(copy->epoch) <= newest)
+			continue;
 		err = 0;
-		if (!found ||
-		    le64_to_cpu(copy->epoch) > le64_to_cpu(found->epoch))
-			found = copy;
+		newest = le64_to_cpu(copy->epoch);
+		*cow = copy;
 	}
-	*cow = found;
 	return err;
 }
 
