@@ -28,7 +28,7 @@ count	POWER_CUTS	2	20	1	5	# of a machine that writes
 count	GENERATIONS	60	500	5	50	# of random layers on layers
 count	FSX_SECONDS	10	600	10	120	# of fsx on a device
 count	SEAL_KILLS	4	60	2	10	# of seal and of export, each at another moment
-count	SEAL_MIB	256	1024	16	64	# dirty when the time of a seal is taken
+count	SEAL_MIB	64	1024	16	64	# dirty when the time of a seal is taken
 count	OVERLAY_SECONDS	8	120	8	60	# of everything at once on an overlay
 # these are multiplied by ROUNDS, too
 count	CRASH_OPS	400	400	400	400	# of each workload whose crashes are looked at
