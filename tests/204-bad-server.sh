@@ -8,8 +8,8 @@
 
 # Seconds: where a second attempt helps, and where nothing does
 patient=30
-timeout=4
-[ -z "$slow" ] || timeout=15
+timeout=10
+[ -z "$slow" ] || timeout=25
 # How late an error may be. The kernel's timer is not, but up to 17 readers start
 # and end at once here, on an emulated processor of a machine that may be busy.
 # What must not happen is to wait for ever, or for one limit after the other.
