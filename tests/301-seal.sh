@@ -179,7 +179,7 @@ check "a mounted file system" eval 'lazyframe attach x "$fsurl" --cow cow &&
 # killed at each call that changes something
 killed()
 {
-	local i kills=0 step=$((90 / SEAL_KILLS))
+	local i kills=0 step=$((40 / SEAL_KILLS))
 
 	[ $step -gt 0 ] || step=1
 	lazyframe attach x "$url" --cow cow >/dev/null 2>&1 || return 1

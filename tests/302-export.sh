@@ -241,7 +241,7 @@ attach_any()
 # killed at any moment: the device is as it was or done, no header is half there
 killed()
 {
-	local i kills=0 n step=$((240 / SEAL_KILLS)) file
+	local i kills=0 n step=$((120 / SEAL_KILLS)) file
 
 	start || return 1
 	for ((i = 1; i <= SEAL_KILLS; i++)); do
