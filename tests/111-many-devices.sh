@@ -36,8 +36,9 @@ class Plain(Device):
 
     def __init__(self, loop, model):
         self.layers = self.extents = None
-        self.model = model
-        self.loop = self.path = None
+        self.model, self.size, self.writable = model, len(model), False
+        self.loop = self.path = self.cow_loop = None
+        self.lock = threading.Lock()
         self.name = f"m{os.getpid()}-{next(_names)}"
         self.fds = {}
         self.alive = False
