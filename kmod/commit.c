@@ -93,7 +93,7 @@ static u32 next_slot(const unsigned long *slot, u32 n)
 
 static int stage_leaf(struct lf_overlay *ov, u32 number)
 {
-	struct lf_node *node = &ov->node[number];
+	struct lf_leaf *leaf = ov->leaf[number];
 	u32 slot = next_slot(ov->slot, number);
 	struct lf_disk_leaf *disk;
 	struct dm_buffer *buffer;
@@ -105,13 +105,15 @@ static int stage_leaf(struct lf_overlay *ov, u32 number)
 		return PTR_ERR(disk);
 	spin_lock_irqsave(&ov->lock, flags);
 	for (i = 0; i < LF_LEAF_WORDS; i++) {
-		disk->dirty[i] = cpu_to_le64(node->leaf->dirty[i]);
-		disk->zero[i] = cpu_to_le64(node->leaf->zero[i]);
+		disk->dirty[i] = cpu_to_le64(leaf->dirty[i]);
+		disk->zero[i] = cpu_to_le64(leaf->zero[i]);
 	}
 	spin_unlock_irqrestore(&ov->lock, flags);
-	node->sum[slot] = lf_node_sum(disk, number);
-	node->dirty[slot] = bitmap_weight((void *)disk->dirty, LF_LEAF_BLOCKS);
-	node->zero[slot] = bitmap_weight((void *)disk->zero, LF_LEAF_BLOCKS);
+	leaf->sum[slot] = lf_node_sum(disk, number);
+	leaf->dirty_in[slot] = bitmap_weight((void *)disk->dirty,
+					     LF_LEAF_BLOCKS);
+	leaf->zero_in[slot] = bitmap_weight((void *)disk->zero,
+					    LF_LEAF_BLOCKS);
 	staged(buffer);
 	return 0;
 }
@@ -136,9 +138,10 @@ static int stage_index(struct lf_overlay *ov, u32 index)
 		return PTR_ERR(disk);
 	memset(disk, 0, sizeof(*disk));
 	for (i = 0; i < count; i++) {
+		const struct lf_leaf *leaf = READ_ONCE(ov->leaf[first + i]);
 		u32 s = leaf_slot(ov, first + i);
 
-		disk->sum[i] = cpu_to_le64(ov->node[first + i].sum[s]);
+		disk->sum[i] = cpu_to_le64(leaf ? leaf->sum[s] : 0);
 		if (s)
 			lf_slot_flip(disk->slot, i);
 	}
@@ -207,11 +210,11 @@ static void count_blocks(struct lf_overlay *ov)
 	u32 number;
 
 	for_each_set_bit(number, ov->writing, ov->tree.leaves) {
-		struct lf_node *node = &ov->node[number];
+		struct lf_leaf *leaf = ov->leaf[number];
 		u32 slot = next_slot(ov->slot, number);
 
-		dirty += node->dirty[slot] - node->dirty[!slot];
-		zero += node->zero[slot] - node->zero[!slot];
+		dirty += leaf->dirty_in[slot] - leaf->dirty_in[!slot];
+		zero += leaf->zero_in[slot] - leaf->zero_in[!slot];
 	}
 	ov->next->dirty = cpu_to_le64(dirty);
 	ov->next->zero = cpu_to_le64(zero);
@@ -378,7 +381,6 @@ static int read_node(struct lf_overlay *ov, u64 place, void *to)
 static int load_leaf(struct lf_overlay *ov, u32 number, u32 slot, u64 sum,
 		     struct lf_disk_leaf *disk, const char **why)
 {
-	struct lf_node *node = &ov->node[number];
 	struct lf_leaf *leaf;
 	int err;
 	u32 i;
@@ -401,12 +403,13 @@ static int load_leaf(struct lf_overlay *ov, u32 number, u32 slot, u64 sum,
 		leaf->dirty[i] = le64_to_cpu(disk->dirty[i]);
 		leaf->zero[i] = le64_to_cpu(disk->zero[i]);
 	}
-	node->leaf = leaf;
-	node->sum[slot] = sum;
-	node->dirty[slot] = bitmap_weight(leaf->dirty, LF_LEAF_BLOCKS);
-	node->zero[slot] = bitmap_weight(leaf->zero, LF_LEAF_BLOCKS);
-	ov->dirty += node->dirty[slot];
-	ov->zero += node->zero[slot];
+	ov->leaf[number] = leaf;
+	leaf->unmap_first = LF_LEAF_BLOCKS;
+	leaf->sum[slot] = sum;
+	leaf->dirty_in[slot] = bitmap_weight(leaf->dirty, LF_LEAF_BLOCKS);
+	leaf->zero_in[slot] = bitmap_weight(leaf->zero, LF_LEAF_BLOCKS);
+	ov->dirty += leaf->dirty_in[slot];
+	ov->zero += leaf->zero_in[slot];
 	if (slot)
 		__set_bit(number, ov->slot);
 	return 0;
@@ -534,17 +537,16 @@ static void overlay_free(struct lf_overlay *ov)
 {
 	u32 i;
 
-	for (i = 0; ov->node && i < ov->tree.leaves; i++)
-		if (ov->node[i].leaf)
-			kmem_cache_free(lf_leaf_slab, ov->node[i].leaf);
+	for (i = 0; ov->leaf && i < ov->tree.leaves; i++)
+		if (ov->leaf[i])
+			kmem_cache_free(lf_leaf_slab, ov->leaf[i]);
 	if (!IS_ERR_OR_NULL(ov->cow_bufio))
 		lf_bufio_destroy(ov->cow_bufio);
 	if (!IS_ERR_OR_NULL(ov->bufio))
 		lf_bufio_destroy(ov->bufio);
 	mempool_exit(&ov->pages);
 	mempool_exit(&ov->copies);
-	kvfree(ov->node);
-	kvfree(ov->unmap_in);
+	kvfree(ov->leaf);
 	kvfree(ov->index_sum);
 	bitmap_free(ov->index_slot);
 	kvfree(ov->slot);
@@ -565,7 +567,6 @@ static unsigned long *leaf_bits(const struct lf_overlay *ov)
 static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 {
 	struct lf_overlay *ov = kzalloc(sizeof(*ov), GFP_KERNEL);
-	u32 i;
 
 	if (!ov)
 		return NULL;
@@ -581,11 +582,7 @@ static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 	INIT_DELAYED_WORK(&ov->commit, commit_work);
 	INIT_WORK(&ov->unmap, lf_overlay_unmap);
 	INIT_WORK(&ov->event, event_work);
-	ov->node = kvcalloc(tree->leaves, sizeof(*ov->node), GFP_KERNEL);
-	ov->unmap_in = kvcalloc(tree->leaves, sizeof(*ov->unmap_in),
-				GFP_KERNEL);
-	for (i = 0; ov->unmap_in && i < tree->leaves; i++)
-		ov->unmap_in[i].first = LF_LEAF_BLOCKS;
+	ov->leaf = kvcalloc(tree->leaves, sizeof(*ov->leaf), GFP_KERNEL);
 	ov->index_sum = kvcalloc(tree->indexes, 2 * sizeof(u64), GFP_KERNEL);
 	ov->index_slot = bitmap_zalloc(tree->indexes, GFP_KERNEL);
 	ov->slot = leaf_bits(ov);
@@ -593,7 +590,7 @@ static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 	ov->changed = leaf_bits(ov);
 	ov->root = kmalloc(sizeof(*ov->root), GFP_KERNEL);
 	ov->next = kmalloc(sizeof(*ov->next), GFP_KERNEL);
-	if (!ov->node || !ov->unmap_in || !ov->index_sum || !ov->index_slot || !ov->slot ||
+	if (!ov->leaf || !ov->index_sum || !ov->index_slot || !ov->slot ||
 	    !ov->writing || !ov->changed || !ov->root || !ov->next ||
 	    mempool_init_kmalloc_pool(&ov->copies, MIN_COPIES,
 				      sizeof(struct lf_copy)) ||

@@ -57,7 +57,7 @@ static u64 leaf_first(u32 number)
 static struct lf_leaf *leaf_of(const struct lf_overlay *ov, u64 block)
 {
 	/* Pairs with leaf_make(). */
-	return smp_load_acquire(&ov->node[block / LF_LEAF_BLOCKS].leaf);
+	return smp_load_acquire(&ov->leaf[block / LF_LEAF_BLOCKS]);
 }
 
 /* The state of a block, and of how many of @blocks from there on, in its leaf. */
@@ -106,7 +106,7 @@ static bool all_dirty(struct lf_overlay *ov, u64 first, u64 last)
 /* Before anybody sets a bit in it. */
 static int leaf_make(struct lf_overlay *ov, u64 block)
 {
-	struct lf_node *node = &ov->node[block / LF_LEAF_BLOCKS];
+	struct lf_leaf **place = &ov->leaf[block / LF_LEAF_BLOCKS];
 	struct lf_leaf *leaf;
 	unsigned long flags;
 
@@ -115,10 +115,11 @@ static int leaf_make(struct lf_overlay *ov, u64 block)
 	leaf = kmem_cache_zalloc(lf_leaf_slab, GFP_NOIO);
 	if (!leaf)
 		return -ENOMEM;
+	leaf->unmap_first = LF_LEAF_BLOCKS;
 	spin_lock_irqsave(&ov->lock, flags);
-	if (!node->leaf) {
+	if (!*place) {
 		/* Empty before it is seen. */
-		smp_store_release(&node->leaf, leaf);
+		smp_store_release(place, leaf);
 		leaf = NULL;
 	}
 	spin_unlock_irqrestore(&ov->lock, flags);
@@ -164,7 +165,6 @@ static void __changed(struct lf_overlay *ov, u32 number)
 /* All in one leaf. Under the lock. */
 static void __mark(struct lf_overlay *ov, u64 first, u32 count, bool dirty)
 {
-	struct lf_unmap *unmap = &ov->unmap_in[first / LF_LEAF_BLOCKS];
 	struct lf_leaf *leaf = leaf_of(ov, first);
 	u32 bit = first % LF_LEAF_BLOCKS;
 	u32 were_dirty, were_zero;
@@ -182,8 +182,9 @@ static void __mark(struct lf_overlay *ov, u64 first, u32 count, bool dirty)
 	WRITE_ONCE(ov->dirty, ov->dirty + (dirty ? count : 0) - were_dirty);
 	WRITE_ONCE(ov->zero, ov->zero + (dirty ? 0 : count) - were_zero);
 	if (!dirty && were_dirty) {
-		unmap->first = min_t(u32, unmap->first, bit);
-		unmap->last = max_t(u32, unmap->last, bit + count - 1);
+		leaf->unmap_first = min_t(u32, leaf->unmap_first, bit);
+		leaf->unmap_last = max_t(u32, leaf->unmap_last,
+					 bit + count - 1);
 	}
 }
 
@@ -291,8 +292,7 @@ static void give_back(struct lf_overlay *ov, u64 first, u32 count)
 static bool unmap_claim(struct lf_overlay *ov, u32 number,
 			struct lf_claim *claim)
 {
-	struct lf_unmap *unmap = &ov->unmap_in[number];
-	unsigned long *zero = ov->node[number].leaf->zero;
+	struct lf_leaf *leaf = ov->leaf[number];
 	u64 base = leaf_first(number);
 	struct lf_claim *other;
 	bool found = false;
@@ -302,11 +302,11 @@ static bool unmap_claim(struct lf_overlay *ov, u32 number,
 	spin_lock_irqsave(&ov->lock, flags);
 	if (test_bit(number, ov->changed) || test_bit(number, ov->writing))
 		goto out;
-	while (!found && unmap->first <= unmap->last) {
-		bit = find_next_bit(zero, unmap->last + 1,
-				    unmap->first);
-		end = find_next_zero_bit(zero, unmap->last + 1, bit);
-		unmap->first = end;
+	while (!found && leaf->unmap_first <= leaf->unmap_last) {
+		bit = find_next_bit(leaf->zero, leaf->unmap_last + 1,
+				    leaf->unmap_first);
+		end = find_next_zero_bit(leaf->zero, leaf->unmap_last + 1, bit);
+		leaf->unmap_first = end;
 		if (bit == end)
 			break;
 		claim->first = base + bit;
@@ -314,19 +314,20 @@ static bool unmap_claim(struct lf_overlay *ov, u32 number,
 		other = __claimed(ov, claim->first, claim->last);
 		if (other) {
 			/* Those of the other will be dirty again. */
-			unmap->first = min_t(u64, end, other->last + 1 - base);
+			leaf->unmap_first = min_t(u64, end,
+						  other->last + 1 - base);
 			if (other->first <= claim->first)
 				continue;
 			claim->last = other->first - 1;
 		}
 		found = __claim(ov, claim);
 		if (!found)
-			unmap->first = bit;
+			leaf->unmap_first = bit;
 		break;
 	}
-	if (unmap->first > unmap->last) {
-		unmap->first = LF_LEAF_BLOCKS;
-		unmap->last = 0;
+	if (leaf->unmap_first > leaf->unmap_last) {
+		leaf->unmap_first = LF_LEAF_BLOCKS;
+		leaf->unmap_last = 0;
 	}
 out:
 	spin_unlock_irqrestore(&ov->lock, flags);

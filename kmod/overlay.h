@@ -16,34 +16,23 @@
 #define LF_COMMIT_DELAY	HZ
 
 /*
- * struct lf_leaf - bits of LF_LEAF_BLOCKS blocks
+ * struct lf_leaf - LF_LEAF_BLOCKS blocks, and their place in the tree
+ * @dirty: bits (lock)
+ * @zero: likewise
+ * @sum: of what is in each slot; 0: nothing (commit_lock)
+ * @dirty_in: blocks in each slot (commit_lock)
+ * @zero_in: likewise
+ * @unmap_first: with @unmap_last: holds the blocks that were dirty, are zero and
+ *		 still have space on the COW device; empty if it is the greater (lock)
  */
 struct lf_leaf {
 	unsigned long dirty[LF_LEAF_WORDS];
 	unsigned long zero[LF_LEAF_WORDS];
-};
-
-/**
- * struct lf_node - a leaf's place in the tree
- * @leaf: NULL: all blocks are the image's. Set once, with release
- * @sum: of what is in each slot (commit_lock)
- * @dirty: blocks in each slot (commit_lock)
- * @zero: likewise
- */
-struct lf_node {
-	struct lf_leaf *leaf;
 	u64 sum[2];
-	u16 dirty[2];
-	u16 zero[2];
-};
-
-/*
- * struct lf_unmap - where a leaf has blocks that were dirty, are zero and still
- * have space on the COW device; none if @first is the greater one
- */
-struct lf_unmap {
-	u16 first;
-	u16 last;
+	u16 dirty_in[2];
+	u16 zero_in[2];
+	u16 unmap_first;
+	u16 unmap_last;
 };
 
 /*
@@ -85,8 +74,7 @@ struct lf_overlay {
 
 	spinlock_t lock;		/* irq-safe; a leaf */
 	seqcount_spinlock_t seq;	/* of the bits */
-	struct lf_node *node;		/* L: the leaves' bits */
-	struct lf_unmap *unmap_in;	/* L: for each leaf */
+	struct lf_leaf **leaf;		/* L: NULL: all is the image's; set once */
 	unsigned long *changed;		/* L: leaves with bits that no commit took */
 	bool uncommitted;		/* L: such bits, or some in a commit */
 	struct lf_device *owner;	/* L: the active one; constant while it is */
