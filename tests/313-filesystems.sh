@@ -13,7 +13,7 @@ modprobe -q -a ext4 xfs dm-log-writes dm-delay
 
 python_tests <<'EOF2'
 from rig import *
-from logwrites import Checker, Disk, Logged, PairView
+from logwrites import SECTOR, Checker, Disk, Logged, PairView
 
 SEED = int(os.environ.get("FS_SEED", "0")) or random.randrange(1 << 32)
 FSX = float(os.environ.get("FSX_SECONDS", "5"))
@@ -165,11 +165,13 @@ class Files:
 
     def why_not(self, n, got):
         name = self.place.get(n)
-        if name not in self.durable or got == self.durable[name] or \
-                self.marks[self.passed + 1:self.passed + 2] == [(name, got)]:
+        if name not in self.durable:
             return None
-        return f"block {name[1]} of the file written in place: " \
-            f"{got[:8].hex()}, not {self.durable[name][:8].hex()}"
+        choices = [self.durable[name]] + \
+            [data for of, data in self.marks[self.passed + 1:self.passed + 2]
+             if of == name]
+        return mixed(f"block {name[1]} of the file written in place", got,
+                     choices)
 
     def now(self):
         """Name -> the contents it may have."""
@@ -180,6 +182,16 @@ class Files:
             if name in out:
                 out[name].add(data)
         return out
+
+
+def mixed(what, got, choices):
+    """None if each sector is one of a choice's: a block that is written in
+    place may be torn. Or what is wrong."""
+    for at in range(0, BLOCK, SECTOR):
+        if got[at:at + SECTOR] not in [c[at:at + SECTOR] for c in choices]:
+            return f"{what}, byte {at}: {got[at:at + 8].hex()}, " \
+                f"not {[c[at:at + 8].hex() for c in choices]}"
+    return None
 
 
 def sync_file(where, name, data):
@@ -278,11 +290,13 @@ def recover(kind, files, checker, split):
                 with open(f"{mount.where}/{file[0]}", "rb") as f:
                     f.seek(file[1] * BLOCK)
                     got = f.read(BLOCK)
+                wrong = mixed(file, got, choices)
+                assert not wrong, wrong
             else:
                 with open(f"{mount.where}/{file}", "rb") as f:
                     got = f.read()
-            assert got in choices, f"{file}: {len(got)} bytes, " \
-                f"{got[:8].hex()}, not {[c[:8].hex() for c in choices]}"
+                assert got in choices, f"{file}: {len(got)} bytes, " \
+                    f"{got[:8].hex()}, not {[c[:8].hex() for c in choices]}"
         mount.close()
         kind.check(node)
         checker.cuts.append(len(want))
