@@ -241,10 +241,10 @@ attach_any()
 # killed at any moment: the device is as it was or done, no header is half there
 killed()
 {
-	local i kills=0 n step=$((120 / SEAL_KILLS)) file
+	local i kills=0 n step=$((120 / EXPORT_KILLS)) file
 
 	start || return 1
-	for ((i = 1; i <= SEAL_KILLS; i++)); do
+	for ((i = 1; i <= EXPORT_KILLS; i++)); do
 		both ten$((i % 4 + 1)) $((i * 11 % 700)) || return 1
 		cp model sealed.model
 		strace -qqq -f -o trace \

@@ -27,7 +27,8 @@ count	FUZZ_SECONDS	5	600	5	600	# for each fuzzer
 count	POWER_CUTS	2	20	1	5	# of a machine that writes
 count	GENERATIONS	60	500	5	50	# of random layers on layers
 count	FSX_SECONDS	10	600	10	120	# of fsx on a device
-count	SEAL_KILLS	4	60	2	10	# of seal and of export, each at another moment
+count	SEAL_KILLS	4	60	2	10	# of seal, each at another moment
+count	EXPORT_KILLS	2	60	1	10	# of export
 count	SEAL_MIB	64	1024	16	64	# dirty when the time of a seal is taken
 count	OVERLAY_SECONDS	8	120	8	60	# of everything at once on an overlay
 # these are multiplied by ROUNDS, too
