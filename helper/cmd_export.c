@@ -95,26 +95,6 @@ static int read_device(struct export *x, struct error *e)
 	return err;
 }
 
-static int live_super(const char *path, int flags, struct lf_super *super,
-		      u64 *bytes, struct error *e)
-{
-	const char *why = "";
-	int fd, err;
-
-	fd = open(path, flags | O_CLOEXEC);
-	if (fd < 0)
-		return error_set(e, -errno, "%s: %s", path, strerror(errno));
-	io_forget(fd);
-	err = io_bytes(fd, bytes);
-	if (!err)
-		err = meta_read_super(fd, *bytes, super, &why);
-	if (!err)
-		return fd;
-	close(fd);
-	return error_set(e, err, "%s: %s", path, err == -EINVAL ? why :
-			 strerror(-err));
-}
-
 /* The sealed overlays below the device. */
 static int open_stack(struct export *x, struct error *e)
 {
@@ -122,7 +102,6 @@ static int open_stack(struct export *x, struct error *e)
 	char name[DEVICE_NAME_MAX + 1], node[64], backing[4096];
 	struct device device;
 	int err = 0;
-	u64 bytes;
 
 	while (!err && origin) {
 		u32 i = x->depth;
@@ -144,7 +123,7 @@ static int open_stack(struct export *x, struct error *e)
 		if (!i)
 			stack_paths(&device, x->sealed_meta, x->sealed_cow);
 		device_drop(&device);
-		err = live_super(node, O_RDONLY, &x->super[i], &bytes, e);
+		err = meta_open(node, O_RDONLY, &x->super[i], e);
 		if (err < 0)
 			return err;
 		x->stack[i].fd = err;
@@ -315,7 +294,7 @@ static int write_image(struct export *x, const char *url, struct error *e)
 	device_node(device_part(&x->device, DEVICE_META), node, sizeof(node),
 		    backing, sizeof(backing));
 	/* Through the block device: that is what the module will read. */
-	fd = live_super(node, O_RDWR, &super, &bytes, e);
+	fd = meta_open(node, O_RDWR, &super, e);
 	if (fd < 0) {
 		image_free(image);
 		return fd;
@@ -331,18 +310,17 @@ static int write_image(struct export *x, const char *url, struct error *e)
 	if (err)
 		goto out;
 	meta_plan_beside(plan, &super);
-	if (bytes < meta_plan_bytes(plan) && strcmp(meta, node) != 0) {
-		if (truncate(meta, meta_plan_bytes(plan)))
-			err = error_set(e, -errno, "%s: cannot grow: %s", meta,
-					strerror(errno));
-		else
-			err = loopdev_resize(node);
+	err = io_bytes(fd, &bytes);
+	if (!err && bytes < meta_plan_bytes(plan) && strcmp(meta, node) != 0) {
+		err = truncate(meta, meta_plan_bytes(plan)) ? -errno :
+							      loopdev_resize(node);
 		if (!err)
 			err = io_bytes(fd, &bytes);
-		if (err)
-			goto out;
 	}
-	err = meta_plan_replace(plan, fd, bytes, e);
+	if (err)
+		error_set(e, err, "cannot grow: %s", strerror(-err));
+	else
+		err = meta_plan_replace(plan, fd, bytes, e);
 	if (err)
 		error_prefix(e, "%s", meta);
 out:
@@ -387,12 +365,11 @@ static int was_replaced(const struct export *x, char **url, struct error *e)
 	char node[64], backing[4096];
 	struct lf_super super;
 	int fd, err = 0;
-	u64 bytes;
 
 	*url = NULL;
 	device_node(device_part(&x->device, DEVICE_META), node, sizeof(node),
 		    backing, sizeof(backing));
-	fd = live_super(node, O_RDONLY, &super, &bytes, e);
+	fd = meta_open(node, O_RDONLY, &super, e);
 	if (fd < 0)
 		return fd;
 	if (!lf_super_has_origin(&super))

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -31,11 +32,6 @@ struct meta_plan {
 	struct lf_tree tree;
 	u8 overlay[16];
 };
-
-static u64 to_blocks(u64 bytes)
-{
-	return bytes / LF_META_BLOCK + !!(bytes % LF_META_BLOCK);
-}
 
 /* How many frames, from @i on, one run can hold. */
 static u32 run_frames(const struct image_layer *layer, u32 i)
@@ -97,7 +93,7 @@ static void lay_out(struct meta_plan *plan, u64 block)
 
 	for (i = 0; i < LF_REGIONS; i++) {
 		plan->start[i] = block;
-		block += to_blocks(plan->bytes[i]);
+		block += lf_meta_blocks(plan->bytes[i]);
 	}
 	plan->blocks = block;
 }
@@ -731,7 +727,7 @@ static u64 find_gap(const struct lf_super *live, u64 blocks)
 
 	for (i = 0; i < LF_REGIONS; i++) {
 		u64 start = live->region[i].start;
-		u64 end = start + to_blocks(live->region[i].bytes);
+		u64 end = start + lf_meta_blocks(live->region[i].bytes);
 
 		if (start < at + blocks && at < end) {
 			at = end;
@@ -744,7 +740,7 @@ static u64 find_gap(const struct lf_super *live, u64 blocks)
 void meta_plan_beside(struct meta_plan *plan, const struct lf_super *live)
 {
 	u64 end, overlay = live->region[LF_REGION_OVERLAY].start +
-			   to_blocks(live->region[LF_REGION_OVERLAY].bytes);
+			   lf_meta_blocks(live->region[LF_REGION_OVERLAY].bytes);
 
 	plan->bytes[LF_REGION_OVERLAY] = 0;
 	lay_out(plan, 0);
@@ -815,4 +811,26 @@ int meta_read_super(int fd, u64 dev_bytes, struct lf_super *super,
 		return -EMEDIUMTYPE;
 	}
 	return lf_super_pick(block, dev_bytes, super, why);
+}
+
+int meta_open(const char *path, int flags, struct lf_super *super,
+	      struct error *e)
+{
+	const char *why = NULL;
+	int fd, err;
+	u64 bytes;
+
+	fd = open(path, flags | O_CLOEXEC);
+	if (fd < 0)
+		return error_set(e, -errno, "%s: %s", path, strerror(errno));
+	io_forget(fd);
+	err = io_bytes(fd, &bytes);
+	if (!err)
+		err = meta_read_super(fd, bytes, super, &why);
+	if (!err)
+		return fd;
+	close(fd);
+	if (err == -ENODATA)
+		why = "it is blank";
+	return error_set(e, err, "%s: %s", path, why ? why : strerror(-err));
 }

@@ -162,6 +162,16 @@ int meta_read_super(int fd, u64 dev_bytes, struct lf_super *super,
 		    const char **why);
 
 /**
+ * meta_open - open a meta device that may be in use, and read its superblock
+ * @flags: O_RDONLY or O_RDWR
+ * @super: out
+ *
+ * Return: a file descriptor, or an error.
+ */
+int meta_open(const char *path, int flags, struct lf_super *super,
+	      struct error *e);
+
+/**
  * meta_sectors - size of the mapped device
  */
 static inline u64 meta_sectors(u64 image_bytes)

@@ -26,17 +26,13 @@ static bool was_written(int fd, const struct lf_super *super)
 bool metafile_has_overlay(const char *path)
 {
 	struct lf_super super;
-	const char *why;
 	bool found;
-	u64 bytes;
 	int fd;
 
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = meta_open(path, O_RDONLY, &super, NULL);
 	if (fd < 0)
 		return false;
-	found = !io_bytes(fd, &bytes) &&
-		!meta_read_super(fd, bytes, &super, &why) &&
-		was_written(fd, &super);
+	found = was_written(fd, &super);
 	close(fd);
 	return found;
 }

@@ -253,17 +253,13 @@ static bool look_meta(const char *path, struct lf_super *super,
 		      struct lf_disk_root *root)
 {
 	struct overlay overlay;
-	const char *why;
 	bool found;
-	u64 bytes;
 	int fd;
 
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = meta_open(path, O_RDONLY, super, NULL);
 	if (fd < 0)
 		return false;
-	found = !io_bytes(fd, &bytes) &&
-		!meta_read_super(fd, bytes, super, &why) &&
-		!overlay_open(fd, super, &overlay, NULL);
+	found = !overlay_open(fd, super, &overlay, NULL);
 	if (found)
 		*root = overlay.root;
 	close(fd);

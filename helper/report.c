@@ -15,16 +15,12 @@
 static void read_image(struct report *report)
 {
 	struct lf_super super;
-	const char *why;
-	u64 bytes;
 	int fd;
 
-	fd = open(report->meta, O_RDONLY | O_CLOEXEC);
+	fd = meta_open(report->meta, O_RDONLY, &super, NULL);
 	if (fd < 0)
 		return;
-	if (!io_bytes(fd, &bytes) &&
-	    !meta_read_super(fd, bytes, &super, &why))
-		uuid_text(super.uuid, report->image);
+	uuid_text(super.uuid, report->image);
 	close(fd);
 }
 

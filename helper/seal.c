@@ -127,40 +127,18 @@ static int settle(struct seal *s, struct error *e)
 	return err;
 }
 
-/* Opens what is in use, so without a look at who uses it. */
-static int open_live(const char *path, u64 *bytes, struct error *e)
-{
-	int fd, err;
-
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return error_set(e, -errno, "%s: %s", path, strerror(errno));
-	io_forget(fd);
-	err = io_bytes(fd, bytes);
-	if (!err)
-		return fd;
-	close(fd);
-	return error_set(e, err, "%s: %s", path, strerror(-err));
-}
-
 /* The last commit's root of the overlay that is to be sealed. */
 static int read_root(const struct seal *s, struct lf_super *super,
 		     struct lf_disk_root *root, struct meta_plan **plan,
 		     struct error *e)
 {
 	struct overlay overlay;
-	const char *why;
-	u64 bytes;
 	int fd, err;
 
-	fd = open_live(s->old_meta, &bytes, e);
+	fd = meta_open(s->old_meta, O_RDONLY, super, e);
 	if (fd < 0)
 		return fd;
-	err = meta_read_super(fd, bytes, super, &why);
-	if (err)
-		error_set(e, err, "%s", err == -EINVAL ? why : strerror(-err));
-	else
-		err = overlay_open(fd, super, &overlay, e);
+	err = overlay_open(fd, super, &overlay, e);
 	if (!err)
 		*root = overlay.root;
 	if (!err && plan)

@@ -32,12 +32,6 @@ struct footer {
 	u32 entry_bytes;
 };
 
-static int bad(const char **why, const char *text)
-{
-	*why = text;
-	return -EINVAL;
-}
-
 static void put_le32(u8 *p, u32 value)
 {
 	__le32 v = cpu_to_le32(value);
@@ -60,14 +54,14 @@ static int footer_read(const u8 *p, struct footer *footer, const char **why)
 		return -ENOENT;
 	}
 	if (descriptor & DESCRIPTOR_RESERVED)
-		return bad(why, "the seek table is of an unknown version");
+		return lf_bad(why, "the seek table is of an unknown version");
 
 	footer->frames = lf_get_le32(p);
 	footer->entry_bytes = descriptor & DESCRIPTOR_SUMS ? ENTRY_SUM_BYTES :
 							     ENTRY_BYTES;
 	/* Twice, as each frame may have a skippable one beside it. */
 	if (footer->frames > 2 * LF_MAX_FRAMES)
-		return bad(why, "the seek table has too many frames");
+		return lf_bad(why, "the seek table has too many frames");
 	return 0;
 }
 
@@ -85,7 +79,7 @@ int seektable_size(const void *footer, u64 object_bytes, u64 *bytes,
 	if (err)
 		return err;
 	if (table_bytes(&f) > object_bytes)
-		return bad(why, "the seek table is bigger than its object");
+		return lf_bad(why, "the seek table is bigger than its object");
 
 	*bytes = table_bytes(&f);
 	return 0;
@@ -97,15 +91,15 @@ static int table_open(const u8 *table, u64 bytes, struct footer *footer,
 	int err;
 
 	if (bytes < SKIPPABLE_HEAD_BYTES + SEEKTABLE_FOOTER_BYTES)
-		return bad(why, "the seek table is cut short");
+		return lf_bad(why, "the seek table is cut short");
 	err = footer_read(table + bytes - SEEKTABLE_FOOTER_BYTES, footer, why);
 	if (err)
 		return err;
 	if (table_bytes(footer) != bytes)
-		return bad(why, "the seek table has another size than it says");
+		return lf_bad(why, "the seek table has another size than it says");
 	if (lf_get_le32(table) != SKIPPABLE_MAGIC ||
 	    lf_get_le32(table + 4) != bytes - SKIPPABLE_HEAD_BYTES)
-		return bad(why, "the seek table does not begin as one");
+		return lf_bad(why, "the seek table does not begin as one");
 	return 0;
 }
 
@@ -136,7 +130,7 @@ int seektable_read(const void *table, u64 bytes, u64 object_bytes,
 	if (err)
 		return err;
 	if (bytes > object_bytes)
-		return bad(why, "the seek table is bigger than its object");
+		return lf_bad(why, "the seek table is bigger than its object");
 
 	entry = (const u8 *)table + SKIPPABLE_HEAD_BYTES;
 	for (i = 0; i < footer.frames; i++, entry += footer.entry_bytes) {
@@ -146,12 +140,12 @@ int seektable_read(const void *table, u64 bytes, u64 object_bytes,
 		/* Neither sum can overflow: 2^21 entries of 32 bits. */
 		if (usize) {
 			if (!csize)
-				return bad(why, "a frame has no data");
+				return lf_bad(why, "a frame has no data");
 			if (usize > LAZYFRAME_MAX_FRAME ||
 			    csize > LAZYFRAME_MAX_CFRAME)
-				return bad(why, "a frame is too big, the limit is 16 MiB");
+				return lf_bad(why, "a frame is too big, the limit is 16 MiB");
 			if (nr == LF_MAX_FRAMES)
-				return bad(why, "the seek table has too many frames");
+				return lf_bad(why, "the seek table has too many frames");
 			pos[nr] = (struct lf_frame_pos){
 				.ustart = ustart,
 				.cstart = cstart,
@@ -168,9 +162,9 @@ int seektable_read(const void *table, u64 bytes, u64 object_bytes,
 		cstart += csize;
 	}
 	if (cstart != object_bytes - bytes)
-		return bad(why, "the seek table does not fit the object's size");
+		return lf_bad(why, "the seek table does not fit the object's size");
 	if (ustart > LF_MAX_IMAGE)
-		return bad(why, "the content is too big");
+		return lf_bad(why, "the content is too big");
 
 	*frames = nr;
 	*ubytes = ustart;

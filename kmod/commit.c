@@ -86,15 +86,15 @@ static void staged(struct dm_buffer *buffer)
 	dm_bufio_release(buffer);
 }
 
-static u32 next_slot(const unsigned long *slot, u32 n)
+static u32 free_slot(const struct lf_overlay *ov, u32 number)
 {
-	return !test_bit(n, slot);
+	return !test_bit(number, ov->slot);
 }
 
 static int stage_leaf(struct lf_overlay *ov, u32 number)
 {
 	struct lf_leaf *leaf = ov->leaf[number];
-	u32 slot = next_slot(ov->slot, number);
+	u32 slot = free_slot(ov, number);
 	struct lf_disk_leaf *disk;
 	struct dm_buffer *buffer;
 	unsigned long flags;
@@ -128,7 +128,7 @@ static int stage_index(struct lf_overlay *ov, u32 index)
 {
 	u32 first = index * LF_INDEX_LEAVES;
 	u32 count = min(ov->tree.leaves - first, LF_INDEX_LEAVES);
-	u32 slot = next_slot(ov->index_slot, index);
+	u32 slot = !lf_slot_get(ov->root->slot, index);
 	struct lf_disk_index *disk;
 	struct dm_buffer *buffer;
 	u32 i;
@@ -145,7 +145,8 @@ static int stage_index(struct lf_overlay *ov, u32 index)
 		if (s)
 			lf_slot_flip(disk->slot, i);
 	}
-	ov->index_sum[2 * index + slot] = lf_node_sum(disk, index);
+	ov->next->sum[index] = cpu_to_le64(lf_node_sum(disk, index));
+	lf_slot_flip(ov->next->slot, index);
 	staged(buffer);
 	return 0;
 }
@@ -195,9 +196,6 @@ static int write_tree(struct lf_overlay *ov)
 		err = stage_index(ov, index);
 		if (err)
 			return err;
-		ov->next->sum[index] = cpu_to_le64(ov->index_sum[2 * index +
-					next_slot(ov->index_slot, index)]);
-		lf_slot_flip(ov->next->slot, index);
 	}
 	return dm_bufio_write_dirty_buffers(ov->bufio);
 }
@@ -211,27 +209,13 @@ static void count_blocks(struct lf_overlay *ov)
 
 	for_each_set_bit(number, ov->writing, ov->tree.leaves) {
 		struct lf_leaf *leaf = ov->leaf[number];
-		u32 slot = next_slot(ov->slot, number);
+		u32 slot = free_slot(ov, number);
 
 		dirty += leaf->dirty_in[slot] - leaf->dirty_in[!slot];
 		zero += leaf->zero_in[slot] - leaf->zero_in[!slot];
 	}
 	ov->next->dirty = cpu_to_le64(dirty);
 	ov->next->zero = cpu_to_le64(zero);
-}
-
-/* The root on disk names the new slots: so does memory. */
-static void commit_done(struct lf_overlay *ov)
-{
-	u32 index;
-
-	for (index = 0; index < ov->tree.indexes; index++)
-		if (ov->next->sum[index] != ov->root->sum[index] ||
-		    lf_slot_get(ov->next->slot, index) !=
-		    lf_slot_get(ov->root->slot, index))
-			__change_bit(index, ov->index_slot);
-	bitmap_xor(ov->slot, ov->slot, ov->writing, ov->tree.leaves);
-	swap(ov->root, ov->next);
 }
 
 /*
@@ -264,7 +248,9 @@ static int commit_root(struct lf_overlay *ov, u32 flags, u64 epoch)
 		ov->unsure = true;
 		return err;
 	}
-	commit_done(ov);
+	/* It names the new slots: so does memory. */
+	bitmap_xor(ov->slot, ov->slot, ov->writing, ov->tree.leaves);
+	swap(ov->root, ov->next);
 	return 0;
 }
 
@@ -368,14 +354,7 @@ void lf_overlay_commit_for(struct lf_overlay *ov, struct bio *bio)
 
 static int read_node(struct lf_overlay *ov, u64 place, void *to)
 {
-	struct dm_buffer *buffer;
-	void *from = dm_bufio_read(ov->bufio, ov->start + place, &buffer);
-
-	if (IS_ERR(from))
-		return PTR_ERR(from);
-	memcpy(to, from, LF_META_BLOCK);
-	dm_bufio_release(buffer);
-	return 0;
+	return lf_bufio_read(ov->bufio, ov->start + place, to, LF_META_BLOCK);
 }
 
 static int load_leaf(struct lf_overlay *ov, u32 number, u32 slot, u64 sum,
@@ -435,9 +414,6 @@ static int load_index(struct lf_overlay *ov, u32 index, void *scratch,
 	*why = "an index of the overlay is damaged or of another time";
 	if (lf_node_sum(disk, index) != sum)
 		return -EILSEQ;
-	ov->index_sum[2 * index + slot] = sum;
-	if (slot)
-		__set_bit(index, ov->index_slot);
 	for (i = 0; i < LF_INDEX_LEAVES; i++) {
 		if (!disk->sum[i])
 			continue;
@@ -456,23 +432,12 @@ static int load_index(struct lf_overlay *ov, u32 index, void *scratch,
 
 static int read_identity(struct lf_overlay *ov, void *copies, const char **why)
 {
-	struct dm_buffer *buffer;
-	void *from;
-	u32 i;
-
 	*why = "the COW device is too small for the image: it was cut short, or is another";
 	if (bdev_nr_bytes(ov->cow) < lf_cow_bytes(&ov->tree))
 		return -EINVAL;
 	*why = "Cannot read the COW device";
-	for (i = 0; i < LF_COW_COPIES; i++) {
-		from = dm_bufio_read(ov->cow_bufio, ov->tree.blocks + i,
-				     &buffer);
-		if (IS_ERR(from))
-			return PTR_ERR(from);
-		memcpy(copies + i * LF_META_BLOCK, from, LF_META_BLOCK);
-		dm_bufio_release(buffer);
-	}
-	return 0;
+	return lf_bufio_read(ov->cow_bufio, ov->tree.blocks, copies,
+			     LF_COW_COPIES * LF_META_BLOCK);
 }
 
 static int write_identity(struct lf_overlay *ov, u64 epoch)
@@ -506,11 +471,10 @@ static int load(struct lf_overlay *ov, const char **why)
 	if (!scratch)
 		return -ENOMEM;
 	*why = "Cannot read the overlay";
-	for (i = 0; i < LF_ROOT_BLOCKS; i++) {
-		err = read_node(ov, i, scratch + i * LF_META_BLOCK);
-		if (err)
-			goto out;
-	}
+	err = lf_bufio_read(ov->bufio, ov->start, scratch,
+			    LF_ROOT_BLOCKS * LF_META_BLOCK);
+	if (err)
+		goto out;
 	err = lf_root_pick(scratch, &ov->tree, &root, why);
 	if (err)
 		goto out;
@@ -547,8 +511,6 @@ static void overlay_free(struct lf_overlay *ov)
 	mempool_exit(&ov->pages);
 	mempool_exit(&ov->copies);
 	kvfree(ov->leaf);
-	kvfree(ov->index_sum);
-	bitmap_free(ov->index_slot);
 	kvfree(ov->slot);
 	kvfree(ov->writing);
 	kvfree(ov->changed);
@@ -583,15 +545,13 @@ static struct lf_overlay *overlay_alloc(const struct lf_tree *tree)
 	INIT_WORK(&ov->unmap, lf_overlay_unmap);
 	INIT_WORK(&ov->event, event_work);
 	ov->leaf = kvcalloc(tree->leaves, sizeof(*ov->leaf), GFP_KERNEL);
-	ov->index_sum = kvcalloc(tree->indexes, 2 * sizeof(u64), GFP_KERNEL);
-	ov->index_slot = bitmap_zalloc(tree->indexes, GFP_KERNEL);
 	ov->slot = leaf_bits(ov);
 	ov->writing = leaf_bits(ov);
 	ov->changed = leaf_bits(ov);
 	ov->root = kmalloc(sizeof(*ov->root), GFP_KERNEL);
 	ov->next = kmalloc(sizeof(*ov->next), GFP_KERNEL);
-	if (!ov->leaf || !ov->index_sum || !ov->index_slot || !ov->slot ||
-	    !ov->writing || !ov->changed || !ov->root || !ov->next ||
+	if (!ov->leaf || !ov->slot || !ov->writing || !ov->changed ||
+	    !ov->root || !ov->next ||
 	    mempool_init_kmalloc_pool(&ov->copies, MIN_COPIES,
 				      sizeof(struct lf_copy)) ||
 	    mempool_init_page_pool(&ov->pages, MIN_COPIES, 0)) {
@@ -825,11 +785,17 @@ int lf_overlay_commit(struct lf_overlay *ov)
 	return err;
 }
 
-void lf_overlay_info(struct lf_overlay *ov, struct lf_overlay_info *info)
+struct lf_overlay_info lf_overlay_info(const struct lf_device *dev)
 {
-	info->mode = READ_ONCE(ov->mode);
-	info->dirty = READ_ONCE(ov->dirty);
-	info->zero = READ_ONCE(ov->zero);
+	const struct lf_overlay *ov = dev->overlay;
+	struct lf_overlay_info info = { .mode = LF_MODE_RO };
+
+	if (ov) {
+		info.mode = READ_ONCE(ov->mode);
+		info.dirty = READ_ONCE(ov->dirty);
+		info.zero = READ_ONCE(ov->zero);
+	}
+	return info;
 }
 
 int lf_overlays_init(void)

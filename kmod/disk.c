@@ -33,12 +33,6 @@ static_assert(sizeof(struct lf_disk_extent) == 32, "extent");
 static_assert(sizeof(struct lf_disk_run) == 24, "run");
 static_assert(sizeof(struct lf_disk_frame) == 8, "frame");
 
-static int bad(const char **why, const char *text)
-{
-	*why = text;
-	return -EINVAL;
-}
-
 /* What an entry of each region takes, and how many there may be. */
 static const struct {
 	u32 entry;
@@ -73,36 +67,31 @@ static const struct {
 	},
 };
 
-static u64 region_blocks(u64 bytes)
-{
-	return div_u64(bytes, LF_META_BLOCK) + !!(bytes % LF_META_BLOCK);
-}
-
 /* Fills super->region[@r] and gives the number of entries in @count. */
 static int region_check(const struct lf_disk_region *disk, unsigned int r,
 			struct lf_super *super, u32 *count, const char **why)
 {
 	u64 start = le64_to_cpu(disk->start);
 	u64 bytes = le64_to_cpu(disk->bytes);
-	u64 blocks = region_blocks(bytes);
+	u64 blocks = lf_meta_blocks(bytes);
 	u64 entries = div_u64(bytes, region_rule[r].entry);
 	unsigned int i;
 
 	if (entries * region_rule[r].entry != bytes)
-		return bad(why, region_rule[r].size);
+		return lf_bad(why, region_rule[r].size);
 	if (entries > region_rule[r].max)
-		return bad(why, region_rule[r].count);
+		return lf_bad(why, region_rule[r].count);
 	if (start > super->blocks || blocks > super->blocks - start)
-		return bad(why, "a region ends behind the device");
+		return lf_bad(why, "a region ends behind the device");
 	if (bytes && start < LF_SUPER_SLOTS)
-		return bad(why, "a region overlaps the superblock");
+		return lf_bad(why, "a region overlaps the superblock");
 
 	for (i = 0; i < r; i++) {
 		u64 other = super->region[i].start;
 
-		if (start < other + region_blocks(super->region[i].bytes) &&
+		if (start < other + lf_meta_blocks(super->region[i].bytes) &&
 		    other < start + blocks)
-			return bad(why, "regions overlap");
+			return lf_bad(why, "regions overlap");
 	}
 
 	super->region[r].start = start;
@@ -123,7 +112,7 @@ static int overlay_check(const struct lf_super *super, const char **why)
 		return 0;
 	err = lf_tree_shape(super->image_bytes, &tree, why);
 	if (!err && bytes != lf_tree_bytes(&tree))
-		err = bad(why, "the overlay does not have the image's size");
+		err = lf_bad(why, "the overlay does not have the image's size");
 	return err;
 }
 
@@ -143,20 +132,20 @@ int lf_super_check(const void *block, u32 slot, u64 dev_bytes,
 	int err;
 
 	if (memcmp(disk->magic, LF_META_MAGIC, sizeof(disk->magic)))
-		return bad(why, "not a lazyframe meta device");
+		return lf_bad(why, "not a lazyframe meta device");
 	if (le32_to_cpu(disk->version) != LF_META_VERSION)
-		return bad(why, "unknown version of the meta device");
+		return lf_bad(why, "unknown version of the meta device");
 	if (le64_to_cpu(disk->sum) !=
 	    xxh64(disk, offsetof(struct lf_disk_super, sum), 0))
-		return bad(why, "the superblock's checksum is wrong");
+		return lf_bad(why, "the superblock's checksum is wrong");
 	if (le32_to_cpu(disk->block_bytes) != LF_META_BLOCK)
-		return bad(why, "unknown block size of the meta device");
+		return lf_bad(why, "unknown block size of the meta device");
 	if (disk->features)
-		return bad(why, "the meta device has unknown features");
+		return lf_bad(why, "the meta device has unknown features");
 	if (le32_to_cpu(disk->regions) != LF_REGIONS || disk->reserved)
-		return bad(why, "the meta device has unknown regions");
+		return lf_bad(why, "the meta device has unknown regions");
 	if (le64_to_cpu(disk->sequence) % LF_SUPER_SLOTS != slot)
-		return bad(why, "the superblock is not where it belongs");
+		return lf_bad(why, "the superblock is not where it belongs");
 
 	memset(super, 0, sizeof(*super));
 	memcpy(super->uuid, disk->uuid, sizeof(super->uuid));
@@ -167,15 +156,15 @@ int lf_super_check(const void *block, u32 slot, u64 dev_bytes,
 
 	super->image_bytes = le64_to_cpu(disk->image_bytes);
 	if (!super->image_bytes)
-		return bad(why, "the image is empty");
+		return lf_bad(why, "the image is empty");
 	if (super->image_bytes > LF_MAX_IMAGE)
-		return bad(why, "the image is too big");
+		return lf_bad(why, "the image is too big");
 
 	super->blocks = le64_to_cpu(disk->blocks);
 	if (!super->blocks)
-		return bad(why, "the meta device uses no blocks");
+		return lf_bad(why, "the meta device uses no blocks");
 	if (super->blocks > div_u64(dev_bytes, LF_META_BLOCK))
-		return bad(why, "the meta device is smaller than when it was written");
+		return lf_bad(why, "the meta device is smaller than when it was written");
 
 	for (r = 0; r < LF_REGIONS; r++) {
 		err = region_check(&disk->region[r], r, super, &count[r], why);
@@ -227,30 +216,30 @@ int lf_layer_check(const struct lf_disk_layer *layer,
 	static const u8 nil[16];
 
 	if (!memcmp(layer->uuid, nil, sizeof(nil)))
-		return bad(why, "a layer has no UUID");
+		return lf_bad(why, "a layer has no UUID");
 	if (!codec_known(le32_to_cpu(layer->codec)))
-		return bad(why, "a layer has an unknown codec");
+		return lf_bad(why, "a layer has an unknown codec");
 	if ((le32_to_cpu(layer->flags) & ~LF_LAYER_SUMS) || layer->reserved)
-		return bad(why, "a layer has unknown flags");
+		return lf_bad(why, "a layer has unknown flags");
 	if (le64_to_cpu(layer->ubytes) > LF_MAX_IMAGE ||
 	    le64_to_cpu(layer->cbytes) > LF_MAX_IMAGE)
-		return bad(why, "a layer is too big");
+		return lf_bad(why, "a layer is too big");
 	if (frames > LF_MAX_FRAMES)
-		return bad(why, "a layer has too many frames");
+		return lf_bad(why, "a layer has too many frames");
 	if (runs > frames || !runs != !frames)
-		return bad(why, "a layer's runs do not fit its frames");
+		return lf_bad(why, "a layer's runs do not fit its frames");
 	if (!inside(layer->first_run, layer->runs, super->runs))
-		return bad(why, "a layer's runs lie outside their region");
+		return lf_bad(why, "a layer's runs lie outside their region");
 	if (!inside(layer->first_frame, layer->frames, super->frames))
-		return bad(why, "a layer's frames lie outside their region");
+		return lf_bad(why, "a layer's frames lie outside their region");
 	if (!locator || locator >= LAZYFRAME_LOCATOR_MAX)
-		return bad(why, "a layer's locator is empty or too long");
+		return lf_bad(why, "a layer's locator is empty or too long");
 	if (!inside(layer->locator, layer->locator_bytes, strings))
-		return bad(why, "a layer's locator lies outside its region");
+		return lf_bad(why, "a layer's locator lies outside its region");
 	if (le32_to_cpu(layer->validator_bytes) >= LAZYFRAME_VALIDATOR_MAX)
-		return bad(why, "a layer's validator is too long");
+		return lf_bad(why, "a layer's validator is too long");
 	if (!inside(layer->validator, layer->validator_bytes, strings))
-		return bad(why, "a layer's validator lies outside its region");
+		return lf_bad(why, "a layer's validator lies outside its region");
 	return 0;
 }
 
@@ -274,13 +263,13 @@ int lf_table_check(const struct lf_table *table, u32 codec, u64 ubytes,
 	u32 r, i;
 
 	if (!codec_known(codec))
-		return bad(why, "unknown codec");
+		return lf_bad(why, "unknown codec");
 	if (table->frames > LF_MAX_FRAMES)
-		return bad(why, "too many frames");
+		return lf_bad(why, "too many frames");
 	if (!table->runs != !table->frames)
-		return bad(why, "the runs do not fit the frames");
+		return lf_bad(why, "the runs do not fit the frames");
 	if (table->runs && table->run[0].first)
-		return bad(why, "the first run does not begin with frame 0");
+		return lf_bad(why, "the first run does not begin with frame 0");
 
 	for (r = 0; r < table->runs; r++) {
 		const struct lf_disk_run *run = &table->run[r];
@@ -289,30 +278,30 @@ int lf_table_check(const struct lf_table *table, u32 codec, u64 ubytes,
 		u32 count = run_frames(table, r);
 
 		if (!count)
-			return bad(why, "a run has no frames or too many");
+			return lf_bad(why, "a run has no frames or too many");
 		if (!frame_bytes || frame_bytes > LAZYFRAME_MAX_FRAME)
-			return bad(why, "a frame is empty or too big");
+			return lf_bad(why, "a frame is empty or too big");
 		if (le64_to_cpu(run->ustart) < uend ||
 		    le64_to_cpu(run->cstart) < cend)
-			return bad(why, "frames overlap or do not ascend");
+			return lf_bad(why, "frames overlap or do not ascend");
 
 		uend = le64_to_cpu(run->ustart);
 		cend = le64_to_cpu(run->cstart);
 		if (check_add_overflow(uend, (u64)count * frame_bytes, &uend) ||
 		    uend > ubytes)
-			return bad(why, "a frame ends behind its layer");
+			return lf_bad(why, "a frame ends behind its layer");
 
 		for (i = first; i < first + count; i++) {
 			u32 size = le32_to_cpu(table->frame[i].cbytes);
 
 			if (!size || size > LAZYFRAME_MAX_CFRAME)
-				return bad(why, "a frame's data is empty or too big");
+				return lf_bad(why, "a frame's data is empty or too big");
 			if (codec == LAZYFRAME_CODEC_NONE &&
 			    size != frame_bytes)
-				return bad(why, "a raw frame has two sizes");
+				return lf_bad(why, "a raw frame has two sizes");
 			if (check_add_overflow(cend, (u64)size, &cend) ||
 			    cend > cbytes)
-				return bad(why, "a frame's data ends behind its object");
+				return lf_bad(why, "a frame's data ends behind its object");
 		}
 	}
 	return 0;
@@ -373,24 +362,24 @@ int lf_extents_check(const struct lf_disk_extent *extent, u32 extents,
 		u64 stored, ubytes;
 
 		if (start < end)
-			return bad(why, "extents overlap or do not ascend");
+			return lf_bad(why, "extents overlap or do not ascend");
 		if (!length)
-			return bad(why, "an extent is empty");
+			return lf_bad(why, "an extent is empty");
 		if (check_add_overflow(start, length, &end) ||
 		    end > image_bytes)
-			return bad(why, "an extent ends behind the image");
+			return lf_bad(why, "an extent ends behind the image");
 		if (start % LF_EXTENT_ALIGN || storage % LF_EXTENT_ALIGN ||
 		    (length % LF_EXTENT_ALIGN && end != image_bytes))
-			return bad(why, "an extent is not aligned");
+			return lf_bad(why, "an extent is not aligned");
 		if (le32_to_cpu(extent[i].layer) >= layers ||
 		    extent[i].reserved)
-			return bad(why, "an extent names an unknown layer");
+			return lf_bad(why, "an extent names an unknown layer");
 
 		ubytes = le64_to_cpu(layer[le32_to_cpu(extent[i].layer)].ubytes);
 		if (check_add_overflow(storage, length, &stored) ||
 		    storage >= ubytes ||
 		    (stored > ubytes && stored - ubytes >= LF_META_BLOCK))
-			return bad(why, "an extent ends behind its layer");
+			return lf_bad(why, "an extent ends behind its layer");
 	}
 	return 0;
 }

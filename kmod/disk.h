@@ -40,6 +40,12 @@
 #define LF_MAX_IMAGE		(1ULL << 44)	/* bytes: 16 TiB */
 #define LF_MAX_STRINGS		(256U << 20)
 
+/* Blocks that so many bytes take */
+static inline u64 lf_meta_blocks(u64 bytes)
+{
+	return div_u64(bytes, LF_META_BLOCK) + !!(bytes % LF_META_BLOCK);
+}
+
 enum lf_region {
 	LF_REGION_LAYERS,
 	LF_REGION_EXTENTS,

@@ -117,6 +117,13 @@ struct lf_device;
 u64 lf_stat_read(struct lf_device *dev, enum lf_stat stat);
 
 /**
+ * lf_count_read - count a read that ended
+ * @stat: where its bytes came from, if it did not fail
+ */
+void lf_count_read(struct lf_device *dev, blk_status_t status,
+		   enum lf_stat stat, u32 bytes);
+
+/**
  * lf_sysfs_add - show the device's counters below its disk
  *
  * Without memory for them the device works all the same: that is only logged.
@@ -263,6 +270,16 @@ struct dm_bufio_client;
 struct dm_bufio_client *lf_bufio_create(struct block_device *bdev);
 void lf_bufio_destroy(struct dm_bufio_client *bufio);
 
+/**
+ * lf_bufio_read - copy from consecutive blocks
+ * @start: block
+ * @bytes: the last block's rest is left out
+ *
+ * Context: process; waits for the device.
+ */
+int lf_bufio_read(struct dm_bufio_client *bufio, u64 start, void *to,
+		  u64 bytes);
+
 /*
  * ----------------------------------------------------------------
  * target.c
@@ -274,7 +291,6 @@ void lf_bufio_destroy(struct dm_bufio_client *bufio);
 enum lf_mode {
 	LF_MODE_RW,
 	LF_MODE_RO,		/* writes fail */
-	LF_MODE_FAIL,		/* all I/O fails */
 };
 
 /**
@@ -493,7 +509,8 @@ int lf_overlay_seal(struct lf_overlay *ov, bool seal);
 bool lf_overlay_sealed(struct lf_overlay *ov);
 int lf_overlay_commit(struct lf_overlay *ov);
 const u8 *lf_overlay_uuid(const struct lf_overlay *ov);
-void lf_overlay_info(struct lf_overlay *ov, struct lf_overlay_info *info);
+/* Without an overlay: read-only, no blocks */
+struct lf_overlay_info lf_overlay_info(const struct lf_device *dev);
 int lf_overlays_init(void);
 void lf_overlays_exit(void);
 

@@ -18,8 +18,7 @@
 /* Read ahead in steps of a MiB, so that one region does not fill the cache. */
 #define PREFETCH_BLOCKS	256
 
-static int read_blocks(struct dm_bufio_client *bufio, u64 start, void *to,
-		       u64 bytes)
+int lf_bufio_read(struct dm_bufio_client *bufio, u64 start, void *to, u64 bytes)
 {
 	struct dm_buffer *buffer;
 	u64 block, n;
@@ -56,7 +55,7 @@ static int read_super(struct dm_bufio_client *bufio, u64 dev_bytes,
 	if (!slots)
 		return -ENOMEM;
 	*why = "Cannot read the meta device";
-	err = read_blocks(bufio, 0, slots, bytes);
+	err = lf_bufio_read(bufio, 0, slots, bytes);
 	if (!err)
 		err = lf_super_pick(slots, dev_bytes, super, why);
 	kfree(slots);
@@ -77,7 +76,7 @@ static void *read_region(struct dm_bufio_client *bufio,
 	if (!data)
 		return ERR_PTR(-ENOMEM);
 	*why = "Cannot read the meta device";
-	err = read_blocks(bufio, super->region[region].start, data, bytes);
+	err = lf_bufio_read(bufio, super->region[region].start, data, bytes);
 	if (err)
 		goto bad;
 	*why = "Metadata is damaged: a region's checksum is wrong";

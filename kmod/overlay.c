@@ -302,7 +302,7 @@ static bool unmap_claim(struct lf_overlay *ov, u32 number,
 	spin_lock_irqsave(&ov->lock, flags);
 	if (test_bit(number, ov->changed) || test_bit(number, ov->writing))
 		goto out;
-	while (!found && leaf->unmap_first <= leaf->unmap_last) {
+	while (leaf->unmap_first <= leaf->unmap_last) {
 		bit = find_next_bit(leaf->zero, leaf->unmap_last + 1,
 				    leaf->unmap_first);
 		end = find_next_zero_bit(leaf->zero, leaf->unmap_last + 1, bit);
@@ -419,18 +419,6 @@ static void claim_end(struct lf_io *io, bool written)
 	spin_unlock_irqrestore(&ov->lock, flags);
 }
 
-static void count_read(struct lf_io *io, blk_status_t status)
-{
-	struct lf_stats __percpu *stats = io->dev->stats;
-
-	if (status == BLK_STS_DM_REQUEUE)
-		return;
-	this_cpu_inc(stats->count[LF_READS]);
-	this_cpu_inc(stats->count[status ? LF_READS_FAILED : io->stat]);
-	if (!status)
-		this_cpu_add(stats->count[LF_READ_BYTES], io->bytes);
-}
-
 int lf_overlay_end_io(struct lf_io *io, struct bio *bio, blk_status_t status)
 {
 	enum lf_io_kind kind = io->kind;
@@ -441,7 +429,7 @@ int lf_overlay_end_io(struct lf_io *io, struct bio *bio, blk_status_t status)
 	case LF_IO_OTHER:
 		return DM_ENDIO_DONE;
 	case LF_IO_READ:
-		count_read(io, status);
+		lf_count_read(io->dev, status, io->stat, io->bytes);
 		return DM_ENDIO_DONE;
 	case LF_IO_FRESH:
 		claim_end(io, !status);

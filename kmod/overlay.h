@@ -65,9 +65,7 @@ struct lf_overlay {
 	struct mutex commit_lock;	/* one commit at a time */
 	struct lf_disk_root *root;	/* C: of the last commit */
 	struct lf_disk_root *next;	/* C: of the one being made */
-	u64 *index_sum;			/* C: two for each index, by slot */
-	unsigned long *index_slot;	/* C: bit: the valid one */
-	unsigned long *slot;		/* C: likewise, for each leaf */
+	unsigned long *slot;		/* C: for each leaf, which one is valid */
 	unsigned long *writing;		/* C and L: leaves of a commit under way */
 	bool unsure;			/* C: the next root may be on disk already */
 	bool open;			/* C: the epoch was begun */

@@ -11,22 +11,11 @@ static_assert(sizeof(struct lf_disk_root) == LF_META_BLOCK, "root");
 static_assert(sizeof(struct lf_disk_cow) == LF_META_BLOCK, "cow");
 static_assert(LF_ROOT_INDEXES <= 7 * 64 && LF_INDEX_LEAVES <= 8 * 64, "slots");
 
-static int bad(const char **why, const char *text)
-{
-	*why = text;
-	return -EINVAL;
-}
-
-static u64 blocks_of(u64 bytes)
-{
-	return div_u64(bytes, LF_META_BLOCK) + !!(bytes % LF_META_BLOCK);
-}
-
 int lf_tree_shape(u64 image_bytes, struct lf_tree *tree, const char **why)
 {
-	tree->blocks = blocks_of(image_bytes);
+	tree->blocks = lf_meta_blocks(image_bytes);
 	if (!tree->blocks || tree->blocks > LF_OVERLAY_MAX_BLOCKS)
-		return bad(why, "the image is too big for an overlay");
+		return lf_bad(why, "the image is too big for an overlay");
 	tree->leaves = div_u64(tree->blocks - 1, LF_LEAF_BLOCKS) + 1;
 	tree->indexes = (tree->leaves - 1) / LF_INDEX_LEAVES + 1;
 	return 0;
@@ -48,30 +37,30 @@ int lf_root_check(const struct lf_disk_root *root, const struct lf_tree *tree,
 	u32 i;
 
 	if (memcmp(root->magic, LF_ROOT_MAGIC, sizeof(root->magic)))
-		return bad(why, "the overlay has no root");
+		return lf_bad(why, "the overlay has no root");
 	if (le32_to_cpu(root->version) != LF_ROOT_VERSION)
-		return bad(why, "unknown version of the overlay");
+		return lf_bad(why, "unknown version of the overlay");
 	if (le64_to_cpu(root->self) != self_sum(root))
-		return bad(why, "the overlay's root has a wrong checksum");
+		return lf_bad(why, "the overlay's root has a wrong checksum");
 	if (le32_to_cpu(root->flags) & ~(LF_ROOT_ACTIVATING | LF_ROOT_SEALED))
-		return bad(why, "the overlay has unknown flags");
+		return lf_bad(why, "the overlay has unknown flags");
 	if (lf_root_place(le64_to_cpu(root->sequence), 0) !=
 	    place - place % LF_ROOT_COPIES)
-		return bad(why, "the overlay's root is not where it belongs");
+		return lf_bad(why, "the overlay's root is not where it belongs");
 	if (le64_to_cpu(root->blocks) != tree->blocks)
-		return bad(why, "the overlay belongs to an image of another size");
+		return lf_bad(why, "the overlay belongs to an image of another size");
 	if (le64_to_cpu(root->dirty) > tree->blocks ||
 	    le64_to_cpu(root->zero) > tree->blocks)
-		return bad(why, "the overlay has more blocks than the image");
+		return lf_bad(why, "the overlay has more blocks than the image");
 	for (i = tree->indexes; i < LF_ROOT_INDEXES; i++)
 		if (root->sum[i])
-			return bad(why, "the overlay has more indexes than the image needs");
+			return lf_bad(why, "the overlay has more indexes than the image needs");
 	for (i = 0; i < LF_ROOT_INDEXES; i++)
 		if (!root->sum[i] && lf_slot_get(root->slot, i))
-			return bad(why, "the overlay names an index that it does not have");
+			return lf_bad(why, "the overlay names an index that it does not have");
 	if (root->sequence == cpu_to_le64(~0ULL) ||
 	    root->epoch == cpu_to_le64(~0ULL))
-		return bad(why, "the overlay's counters are at their end");
+		return lf_bad(why, "the overlay's counters are at their end");
 	return 0;
 }
 
@@ -113,11 +102,11 @@ int lf_leaf_check(const struct lf_disk_leaf *leaf, const struct lf_tree *tree,
 		u64 beyond = 0;
 
 		if (leaf->dirty[i] & leaf->zero[i])
-			return bad(why, "a block of the overlay is dirty and zero");
+			return lf_bad(why, "a block of the overlay is dirty and zero");
 		if (left < first + 64)
 			beyond = left > first ? ~0ULL << (left - first) : ~0ULL;
 		if (le64_to_cpu(leaf->dirty[i] | leaf->zero[i]) & beyond)
-			return bad(why, "the overlay has blocks behind the image");
+			return lf_bad(why, "the overlay has blocks behind the image");
 	}
 	return 0;
 }
@@ -126,15 +115,15 @@ static int cow_check(const struct lf_disk_cow *cow, const struct lf_tree *tree,
 		     u32 copy, const char **why)
 {
 	if (memcmp(cow->magic, LF_COW_MAGIC, sizeof(cow->magic)))
-		return bad(why, "the COW device belongs to no overlay");
+		return lf_bad(why, "the COW device belongs to no overlay");
 	if (le32_to_cpu(cow->version) != LF_COW_VERSION || cow->reserved)
-		return bad(why, "unknown version of the COW device");
+		return lf_bad(why, "unknown version of the COW device");
 	if (le64_to_cpu(cow->self) != self_sum(cow))
-		return bad(why, "the COW device's identity has a wrong checksum");
+		return lf_bad(why, "the COW device's identity has a wrong checksum");
 	if (le64_to_cpu(cow->epoch) % LF_COW_COPIES != copy)
-		return bad(why, "the COW device's identity is not where it belongs");
+		return lf_bad(why, "the COW device's identity is not where it belongs");
 	if (le64_to_cpu(cow->blocks) != tree->blocks)
-		return bad(why, "the COW device belongs to an image of another size");
+		return lf_bad(why, "the COW device belongs to an image of another size");
 	return 0;
 }
 
@@ -172,11 +161,11 @@ int lf_pair_check(const struct lf_disk_root *root,
 	u64 data = le64_to_cpu(cow->epoch);
 
 	if (memcmp(root->uuid, cow->uuid, sizeof(root->uuid)))
-		return bad(why, "the COW device belongs to another overlay");
+		return lf_bad(why, "the COW device belongs to another overlay");
 	if (data > meta)
-		return bad(why, "the meta device is an older copy than the COW device");
+		return lf_bad(why, "the meta device is an older copy than the COW device");
 	if (data < meta && !(activating && data + 1 == meta))
-		return bad(why, "the COW device is an older copy than the meta device");
+		return lf_bad(why, "the COW device is an older copy than the meta device");
 	return 0;
 }
 

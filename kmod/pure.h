@@ -64,6 +64,13 @@ static inline u64 div_u64(u64 n, u32 d)
 
 #endif /* __KERNEL__ */
 
+/* For "return lf_bad(why, ...)": @why is a caller's, for a static sentence */
+static inline int lf_bad(const char **why, const char *text)
+{
+	*why = text;
+	return -EINVAL;
+}
+
 /* Unaligned little-endian loads, for formats that come packed. */
 static inline u32 lf_get_le32(const void *p)
 {

@@ -10,6 +10,19 @@
 
 atomic64_t lf_module_stat[LF_MODULE_STATS];
 
+void lf_count_read(struct lf_device *dev, blk_status_t status,
+		   enum lf_stat stat, u32 bytes)
+{
+	struct lf_stats __percpu *stats = dev->stats;
+
+	if (status == BLK_STS_DM_REQUEUE)
+		return;
+	this_cpu_inc(stats->count[LF_READS]);
+	this_cpu_inc(stats->count[status ? LF_READS_FAILED : stat]);
+	if (!status)
+		this_cpu_add(stats->count[LF_READ_BYTES], bytes);
+}
+
 u64 lf_stat_read(struct lf_device *dev, enum lf_stat stat)
 {
 	u64 sum = 0;
@@ -70,11 +83,8 @@ static ssize_t _name##_show(struct kobject *kobj,			\
 			    struct kobj_attribute *attr, char *buf)	\
 {									\
 	struct lf_device *dev = container_of(kobj, struct lf_device, kobj); \
-	struct lf_overlay_info info = {};				\
 									\
-	if (dev->overlay)						\
-		lf_overlay_info(dev->overlay, &info);			\
-	return sysfs_emit(buf, "%llu\n", info._field);			\
+	return sysfs_emit(buf, "%llu\n", lf_overlay_info(dev)._field);	\
 }									\
 static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
 

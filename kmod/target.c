@@ -81,8 +81,6 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
 {
 	struct lf_stream *stream;
 
-	io->ahead_from = 0;
-	io->ahead_to = 0;
 	spin_lock(&dev->stream_lock);
 	stream = __stream_find(dev, io->table, io->upos);
 	stream->next = io->uend;
@@ -107,22 +105,15 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
  * ----------------------------------------------------------------
  */
 
-static void io_end(struct lf_io *io, blk_status_t status, enum lf_stat kind)
+static void io_end(struct lf_io *io, blk_status_t status, enum lf_stat stat)
 {
 	struct bio *bio = io->to;
-	struct lf_device *dev = io->dev;
 
 	if (io->done) {
 		io->done(io->to, status);
 		return;
 	}
-	if (status != BLK_STS_DM_REQUEUE) {
-		this_cpu_inc(dev->stats->count[LF_READS]);
-		this_cpu_inc(dev->stats->count[kind]);
-		if (!status)
-			this_cpu_add(dev->stats->count[LF_READ_BYTES],
-				     bio->bi_iter.bi_size);
-	}
+	lf_count_read(io->dev, status, stat, bio->bi_iter.bi_size);
 	bio->bi_status = status;
 	/* Behind this line the device may be gone. */
 	bio_endio(bio);
@@ -294,6 +285,12 @@ static void io_place(struct lf_io *io, const struct lf_disk_extent *extent,
 	/* Only in the layer's last block can either be cut short. */
 	io->uend = min(io->uend, io->table->layer->ubytes);
 	io->upos = min(io->upos, io->uend);
+	io->ahead_from = 0;
+	io->ahead_to = 0;
+	io->frame = NULL;
+	io->status = BLK_STS_OK;
+	io->waited = false;
+	io->refetched = false;
 	INIT_WORK(&io->work, io_work);
 }
 
@@ -349,8 +346,11 @@ static int lf_map(struct dm_target *ti, struct bio *bio)
 	struct lf_device *dev = ti->private;
 	u64 off = dm_target_offset(ti, bio->bi_iter.bi_sector) << SECTOR_SHIFT;
 
-	memset(io, 0, sizeof(*io));
+	/* What else it has, who needs it sets: this is every bio's way. */
 	io->dev = dev;
+	io->done = NULL;
+	io->kind = LF_IO_OTHER;
+	io->fua = false;
 	if (dev->failed)
 		return DM_MAPIO_KILL;
 	if (dev->overlay)
@@ -792,20 +792,19 @@ static int lf_preresume(struct dm_target *ti)
 
 const char *lf_mode_name(struct lf_device *dev)
 {
-	struct lf_overlay_info info;
+	struct lf_overlay_info info = lf_overlay_info(dev);
 
 	if (dev->failed)
 		return "fail";
 	if (!dev->overlay)
 		return "-";
-	lf_overlay_info(dev->overlay, &info);
 	return dev->writable && info.mode == LF_MODE_RW ? "rw" : "ro";
 }
 
 static void status_info(struct lf_device *dev, char *result,
 			unsigned int maxlen)
 {
-	struct lf_overlay_info info = {};
+	struct lf_overlay_info info = lf_overlay_info(dev);
 	static const enum lf_stat shown[] = {
 		LF_READS, LF_READS_ZERO, LF_READS_MEMORY, LF_READS_FETCHED,
 		LF_READS_FAILED, LF_FRAMES_BAD,
@@ -823,8 +822,6 @@ static void status_info(struct lf_device *dev, char *result,
 	       lf_cache_limit(), READ_ONCE(dev->waiting));
 	for (i = 0; i < ARRAY_SIZE(shown); i++)
 		DMEMIT(" %llu", lf_stat_read(dev, shown[i]));
-	if (dev->overlay)
-		lf_overlay_info(dev->overlay, &info);
 	DMEMIT(" %s %llu %llu", lf_mode_name(dev), info.dirty, info.zero);
 	for (i = 0; i < ARRAY_SIZE(written); i++)
 		DMEMIT(" %llu", lf_stat_read(dev, written[i]));

@@ -5,24 +5,7 @@ tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/tap.sh"
 export PATH="${LAZYFRAME_BIN:-$tests/../helper}:$PATH"
 cd "$tap_dir" || exit 1
-
-mkdir store
-base="file://$PWD/store"
-
-# equal URL IMAGE: it verifies, and another reader agrees on every field and byte
-equal()
-{
-	lazyframe verify -q "$1" &&
-		python3 "$tests/lib/header.py" "${1#file://}" "$2"
-}
-
-# json URL EXPRESSION: true of what inspect says (j)
-json()
-{
-	lazyframe inspect --json "$1" | python3 -c "import json, sys
-j = json.load(sys.stdin)
-sys.exit(not ($2))"
-}
+. "$tests/lib/store.sh"
 
 # stored URL: bytes in the layer that came with it
 stored()
@@ -35,8 +18,6 @@ stored()
 	print(sum(l for _, l, u, _ in h.mappings if u == h.uuid))
 	END
 }
-
-build() { lazyframe build -q "$@" "$base"; }
 
 python3 - <<'END'
 import random

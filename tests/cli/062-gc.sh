@@ -5,11 +5,8 @@ tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/tap.sh"
 export PATH="${LAZYFRAME_BIN:-$tests/../helper}:$PATH"
 cd "$tap_dir" || exit 1
+. "$tests/lib/store.sh"
 
-mkdir store
-base="file://$PWD/store"
-
-build() { lazyframe build -q "$@" "$base"; }
 folder() { dirname "${1#file://}"; }
 uuid() { basename "$(folder "$1")"; }
 
