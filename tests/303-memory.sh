@@ -14,11 +14,9 @@ cleanup()
 }
 lazyframed >helper.log 2>&1 &
 helper=$!
-mib=48
-[[ $(uname -r) != *-debug ]] || mib=16
 
 # pages of zeros, of few distinct words, of noise; some 2 MiB all zero
-python3 - $mib <<'END'
+python3 - $MEMORY_MIB <<'END'
 import random, sys
 rng = random.Random(3)
 with open("memory", "wb") as f:
