@@ -9,7 +9,7 @@
 . "$(dirname "$0")/common.sh"
 . "$tests/lib/python.sh"
 
-modprobe -q brd rd_nr=1 rd_size=$((200 * 1024))
+modprobe -q brd rd_nr=1 max_part=8 rd_size=$((200 * 1024))
 
 python_tests <<'EOF2'
 import json
@@ -58,30 +58,54 @@ def fill(node):
     os.close(fd)
 
 
+def partitions(disk, *sizes):
+    """Cut a disk into parts of so many bytes: their nodes."""
+    fd = os.open(disk, os.O_RDWR)
+    undo(lambda: os.close(fd))
+    name, out, start = os.path.basename(disk), [], 1 * MIB
+
+    def partition(add, number, start=0, size=0):
+        part = ctypes.create_string_buffer(
+            struct.pack("=qqi64s64s4x", start, size, number, b"", b""))
+        args = ctypes.create_string_buffer(
+            struct.pack("=iii4xQ", 1 if add else 2, 0, len(part) - 1,
+                        ctypes.addressof(part)))
+        if libc.ioctl(fd, 0x1269, args) < 0:		# BLKPG
+            raise OSError(ctypes.get_errno(), "BLKPG")
+
+    for number, size in enumerate(sizes, 1):
+        partition(True, number, start, size)
+        undo(lambda number=number: partition(False, number))
+        start += size
+        node = glob.glob(f"/sys/block/{name}/{name}*{number}")[0]
+        out.append(f"/dev/{os.path.basename(node)}")
+    return out
+
+
 def compare(disk):
     speeds = {}
+    # no mapped device below ours: dm-linear has none either
+    cow, below, other = partitions(disk, HALF - 8 * MIB, 8 * MIB, SIZE)
 
     def measure(linear, device, cases):
         for which, node in (("linear", linear.node), ("here", device.node)):
             for name, speed in fio(node, cases).items():
                 speeds.setdefault((name, which), []).append(speed)
 
-    linear = Mapped("linear", SIZE, f"{disk} {HALF // 512}")
-    cow = Mapped("linear", HALF - 8 * MIB, f"{disk} 0")
-    below = Mapped("linear", 8 * MIB, f"{disk} {(HALF - 8 * MIB) // 512}")
-    for node in (linear.node, cow.node):
+    linear = Mapped("linear", SIZE, f"{other} 0")
+    for node in (linear.node, cow):
         fill(node)
     fresh = {name.replace("dirty", "fresh"): how
              for name, how in WRITE.items()}
     for _ in range(ROUNDS):
         for name, how in fresh.items():
-            device = Device([], [], SIZE, on=(below.node, cow.node), keep=True)
+            device = Device([], [], SIZE, on=(below, cow), keep=True)
             assert not device.stat("dirty_blocks")
             measure(linear, device, {name: how})
             assert device.stat("dirty_blocks") == SIZE // BLOCK
             assert not device.stat("copy_ups")
             device.close()
-    device = Device([], [], SIZE, on=(below.node, cow.node))
+    device = Device([], [], SIZE, on=(below, cow))
     fill(device.node)
     for _ in range(ROUNDS):
         measure(linear, device, {**READ, **WRITE})
