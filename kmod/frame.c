@@ -426,7 +426,7 @@ void lf_device_review(struct lf_device *dev)
 		struct lf_frame *frame = io->frame;
 		blk_status_t status;
 
-		if (frame->state == LF_FRAME_LOADING &&
+		if (frame->state == LF_FRAME_LOADING && frames.session &&
 		    time_after_eq(jiffies, frame->since + LOAD_PATIENCE))
 			post |= __abandon(frame);
 		status = __verdict(io, frame);

@@ -46,6 +46,8 @@
 /* A segment that is being emptied needs another to move frames to. */
 #define RESERVE		1
 #define COMMIT_DELAY	(5 * HZ)
+/* Where all is pinned, so long nobody looks for room again. */
+#define FULL_DELAY	(10 * HZ)
 #define MAX_FAULTS	16
 #define BATCH		32
 #define GHOSTS_PER_UNIT	64
@@ -750,7 +752,22 @@ static bool no_reads(struct lf_store *store, struct lf_segment *segment)
 	return none;
 }
 
-/* Empty the oldest segment of a log. */
+/* More than half of it would have to be written again. */
+static bool mostly_pinned(struct lf_store *store, struct lf_segment *segment)
+{
+	u32 first = segment_number(store, segment) * store->shape.slots;
+	u32 pinned = 0, i;
+
+	for (i = 0; i < segment->entries; i++) {
+		const struct lf_store_entry *entry = &store->entry[first + i];
+
+		if (is_pinned(store, entry))
+			pinned += entry->sectors;
+	}
+	return pinned > store->shape.segment_bytes >> SECTOR_SHIFT >> 1;
+}
+
+/* Empty the oldest segment of a log, or pass it by: -EAGAIN. */
 static int reclaim(struct lf_store *store)
 {
 	u32 share = max(store->shape.segments / YOUNG_SHARE, 1U);
@@ -766,6 +783,10 @@ static int reclaim(struct lf_store *store)
 					  link);
 	if (!victim)
 		return -ENOSPC;
+	if (mostly_pinned(store, victim)) {
+		list_move_tail(&victim->link, &store->log[log]);
+		return -EAGAIN;
+	}
 	first = segment_number(store, victim) * store->shape.slots;
 	err = move_hot(store, victim);
 	/* The old summary goes: what was moved must be named by a new one. */
@@ -812,11 +833,10 @@ static int open_segment(struct lf_store *store, u32 log, bool moving)
 	int err;
 
 	while (store->frees <= reserve) {
-		/* Where all is pinned, emptying one fills another. */
 		if (moving || !tries--)
 			return -ENOSPC;
 		err = reclaim(store);
-		if (err)
+		if (err && err != -EAGAIN)
 			return err;
 	}
 	/* What was moved may have opened one for us. */
@@ -901,12 +921,20 @@ void lf_store_offer(struct lf_frame *frame)
 }
 
 /*
+ * struct lf_batch - frames that are written at once
+ * @left: writes that have not ended, and one for who waits
+ */
+struct lf_batch {
+	atomic_t left;
+	struct completion done;
+};
+
+/*
  * struct lf_put - a frame on its way into the store
  */
 struct lf_put {
 	struct lf_offer *offer;
-	atomic_t *left;
-	wait_queue_head_t *wait;
+	struct lf_batch *batch;
 	u64 key;
 	u32 number;
 	u32 sectors;
@@ -916,15 +944,14 @@ struct lf_put {
 static void put_done(unsigned long error, void *context)
 {
 	struct lf_put *put = context;
-	wait_queue_head_t *wait = put->wait;
+	struct lf_batch *batch = put->batch;
 
 	put->error = error ? -EIO : 0;
-	/* Behind this line @put may be gone. */
-	if (atomic_dec_and_test(put->left))
-		wake_up(wait);
+	if (atomic_dec_and_test(&batch->left))
+		complete(&batch->done);
 }
 
-/* Where a frame goes; an error: nowhere. */
+/* Where a frame goes; put_finish() must follow. An error: nowhere. */
 static int put_prepare(struct lf_store *store, struct lf_put *put, bool first)
 {
 	const struct lf_offer *offer = put->offer;
@@ -951,14 +978,26 @@ static int put_prepare(struct lf_store *store, struct lf_put *put, bool first)
 	spin_unlock(&store->lock);
 	if (found != NONE)
 		return -EEXIST;
+	if (store->full && time_before(jiffies, store->full_until))
+		return -ENOSPC;
 	log = is_ghost(store, put->key) ? LF_LOG_MAIN : LF_LOG_YOUNG;
 	/* A segment that is full is closed when all of it is written. */
 	if (!first && !has_room(store, log, put->sectors))
 		return -EAGAIN;
-	return place_frame(store, log, put->sectors, false, &put->number);
+	err = place_frame(store, log, put->sectors, false, &put->number);
+	store->full = err == -ENOSPC;
+	if (store->full)
+		store->full_until = jiffies + FULL_DELAY;
+	if (err)
+		return err;
+	/* Its place in the table of layers is not for another layer. */
+	spin_lock(&store->lock);
+	store->layer[place].frames++;
+	spin_unlock(&store->lock);
+	return 0;
 }
 
-/* Its data is on the device: from now on it is found. */
+/* Its data is on the device, or is not: from now on it is found. */
 static void put_finish(struct lf_store *store, struct lf_put *put)
 {
 	const struct lf_offer *offer = put->offer;
@@ -966,8 +1005,10 @@ static void put_finish(struct lf_store *store, struct lf_put *put)
 			       put->sectors);
 
 	spin_lock(&store->lock);
+	store->layer[lf_store_key_layer(put->key)].frames--;
 	/* Pairs with lf_frame_drop(), which marks it before it looks here. */
-	if (!READ_ONCE(offer->frame->bad) && __find(store, put->key) == NONE) {
+	if (!put->error && !READ_ONCE(offer->frame->bad) &&
+	    __find(store, put->key) == NONE) {
 		__fill(store, put->number, put->key, 0, put->sectors, sum);
 		__count(store, LF_STORE_STORED);
 	}
@@ -1005,19 +1046,19 @@ static void put_back(struct lf_store *store, struct lf_offer *offer)
 /* Some of the queue, all at once. Returns false if there was nothing. */
 static bool write_some(struct lf_store *store)
 {
-	DECLARE_WAIT_QUEUE_HEAD_ONSTACK(wait);
-	atomic_t left = ATOMIC_INIT(1);
 	struct lf_put put[BATCH], *p;
+	struct lf_batch batch;
 	struct lf_offer *offer;
 	u32 n = 0, i;
 	int err;
 
+	atomic_set(&batch.left, 1);
+	init_completion(&batch.done);
 	while (n < BATCH && (offer = next_offer(store))) {
 		p = &put[n];
 		*p = (struct lf_put) {
 			.offer = offer,
-			.left = &left,
-			.wait = &wait,
+			.batch = &batch,
 		};
 		err = store->mode != LF_STORE_RW ? -EROFS :
 						   put_prepare(store, p, !n);
@@ -1032,19 +1073,18 @@ static bool write_some(struct lf_store *store)
 			continue;
 		}
 		n++;
-		atomic_inc(&left);
+		atomic_inc(&batch.left);
 		if (segment_io(store, REQ_OP_WRITE,
 			       entry_sector(store, p->number), p->sectors,
 			       offer->frame->data, put_done, p))
 			put_done(1, p);
 	}
-	atomic_dec(&left);
-	wait_event(wait, !atomic_read(&left));
+	if (!atomic_dec_and_test(&batch.left))
+		wait_for_completion(&batch.done);
 	for (i = 0; i < n; i++) {
 		if (put[i].error)
 			write_failed(store);
-		else
-			put_finish(store, &put[i]);
+		put_finish(store, &put[i]);
 		drop_offer(put[i].offer);
 	}
 	return n || offer;
@@ -1199,16 +1239,19 @@ static int alloc_index(struct lf_store *store)
 	store->sequence = 0;
 	store->uncommitted = false;
 	store->scrubbing = false;
+	store->full = false;
 	store->count = 0;
 	store->used = 0;
 	store->faults = 0;
 	return 0;
 }
 
-static int load_super(struct dm_bufio_client *bufio, u64 dev_bytes,
+static int load_super(struct dm_bufio_client *bufio, struct block_device *bdev,
 		      struct lf_store_shape *shape, u8 uuid[16],
 		      const char **why)
 {
+	u32 sector_bytes = bdev_logical_block_size(bdev);
+	u64 dev_bytes = bdev_nr_bytes(bdev);
 	const struct lf_disk_store *super;
 	void *copies;
 	int err;
@@ -1220,6 +1263,9 @@ static int load_super(struct dm_bufio_client *bufio, u64 dev_bytes,
 	*why = "the device is too small for a store";
 	err = -EINVAL;
 	if (dev_bytes < LF_STORE_COPIES * LF_META_BLOCK)
+		goto out;
+	*why = "the device's sectors are larger than 4 KiB";
+	if (sector_bytes > LF_META_BLOCK)
 		goto out;
 	*why = "Cannot read the cache device";
 	err = lf_bufio_read(bufio, 0, copies, LF_STORE_COPIES * LF_META_BLOCK);
@@ -1242,7 +1288,7 @@ int lf_store_probe(struct block_device *bdev, const char **why)
 	*why = "Cannot open the cache device through dm-bufio";
 	if (IS_ERR(bufio))
 		return PTR_ERR(bufio);
-	err = load_super(bufio, bdev_nr_bytes(bdev), &shape, uuid, why);
+	err = load_super(bufio, bdev, &shape, uuid, why);
 	lf_bufio_destroy(bufio);
 	return err;
 }
@@ -1356,8 +1402,8 @@ static int load(struct lf_store *store, const char **why)
 	u32 i;
 	int err;
 
-	err = load_super(store->bufio, bdev_nr_bytes(store->bdev),
-			 &store->shape, store->uuid, why);
+	err = load_super(store->bufio, store->bdev, &store->shape, store->uuid,
+			 why);
 	if (err)
 		return err;
 	*why = "Cannot allocate memory for the store's index";

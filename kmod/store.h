@@ -101,6 +101,8 @@ struct lf_store {
 	u64 sequence;			/* W */
 	unsigned long commit_at;	/* W: jiffies, valid if @uncommitted */
 	bool uncommitted;		/* W */
+	bool full;			/* W: of what is pinned, when last tried */
+	unsigned long full_until;	/* W: jiffies, valid if @full */
 	u32 scrub_next;			/* W: entry */
 
 	spinlock_t lock;		/* a leaf */
