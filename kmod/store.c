@@ -767,26 +767,36 @@ static bool mostly_pinned(struct lf_store *store, struct lf_segment *segment)
 	return pinned > store->shape.segment_bytes >> SECTOR_SHIFT >> 1;
 }
 
-/* Empty the oldest segment of a log, or pass it by: -EAGAIN. */
-static int reclaim(struct lf_store *store)
+/* The segment that gives way; NULL: those whose turn it was are pinned. */
+static struct lf_segment *pick_victim(struct lf_store *store)
 {
 	u32 share = max(store->shape.segments / YOUNG_SHARE, 1U);
 	u32 log = store->logs[LF_LOG_YOUNG] > share ? LF_LOG_YOUNG :
 						      LF_LOG_MAIN;
 	struct lf_segment *victim;
+	u32 i;
+
+	for (i = 0; i < LF_LOGS; i++, log = !log) {
+		victim = list_first_entry_or_null(&store->log[log],
+						  struct lf_segment, link);
+		if (!victim)
+			continue;
+		if (!mostly_pinned(store, victim))
+			return victim;
+		list_move_tail(&victim->link, &store->log[log]);
+	}
+	return NULL;
+}
+
+/* Empty a segment; -EAGAIN: not this one. */
+static int reclaim(struct lf_store *store)
+{
+	struct lf_segment *victim = pick_victim(store);
 	u32 first, i;
 	int err;
 
-	if (list_empty(&store->log[log]))
-		log = !log;
-	victim = list_first_entry_or_null(&store->log[log], struct lf_segment,
-					  link);
 	if (!victim)
-		return -ENOSPC;
-	if (mostly_pinned(store, victim)) {
-		list_move_tail(&victim->link, &store->log[log]);
 		return -EAGAIN;
-	}
 	first = segment_number(store, victim) * store->shape.slots;
 	err = move_hot(store, victim);
 	/* The old summary goes: what was moved must be named by a new one. */
@@ -804,7 +814,7 @@ static int reclaim(struct lf_store *store)
 
 		if (!entry->sectors)
 			continue;
-		if (log == LF_LOG_YOUNG)
+		if (victim->log == LF_LOG_YOUNG)
 			make_ghost(store, entry_key(entry));
 		__forget(store, first + i);
 		__count(store, LF_STORE_EVICTED);
@@ -821,14 +831,14 @@ static int reclaim(struct lf_store *store)
 	victim->fresh = false;
 	list_move(&victim->link, &store->free);
 	store->frees++;
-	store->logs[log]--;
+	store->logs[victim->log]--;
 	return 0;
 }
 
 static int open_segment(struct lf_store *store, u32 log, bool moving)
 {
 	u32 reserve = moving ? 0 : RESERVE;
-	u32 tries = 2 * store->shape.segments;
+	u32 tries = store->shape.segments;
 	struct lf_segment *segment;
 	int err;
 
