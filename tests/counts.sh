@@ -30,6 +30,7 @@ count	FSX_SECONDS	10	600	10	120	# of fsx on a device
 count	SEAL_KILLS	4	60	2	10	# of seal, each at another moment
 count	EXPORT_KILLS	1	60	1	10	# of export
 count	MEMORY_MIB	24	48	16	16	# of a machine's memory that many processes map
+count	STORE_CUTS	200	2000	50	200	# of a store that is filled and emptied
 count	SEAL_MIB	64	1024	16	64	# dirty when the time of a seal is taken
 count	OVERLAY_SECONDS	8	120	8	60	# of everything at once on an overlay
 # these are multiplied by ROUNDS, too
