@@ -138,6 +138,111 @@ struct lf_store {
 
 extern struct workqueue_struct *lf_store_wq;
 
+/*
+ * store.c: the index. What begins with __ is under store->lock.
+ */
+
+#define LF_STORE_NONE	U32_MAX
+#define LF_KEY_BITS	60
+#define LF_FREQ_MAX	3
+
+static inline u64 lf_entry_key(const struct lf_store_entry *entry)
+{
+	return ((u64)entry->key[1] << 32 | entry->key[0]) &
+	       GENMASK_ULL(LF_KEY_BITS - 1, 0);
+}
+
+static inline u32 lf_entry_freq(const struct lf_store_entry *entry)
+{
+	return entry->key[1] >> (LF_KEY_BITS - 32);
+}
+
+static inline void lf_entry_set(struct lf_store_entry *entry, u64 key, u32 freq)
+{
+	key |= (u64)freq << LF_KEY_BITS;
+	entry->key[0] = key;
+	entry->key[1] = key >> 32;
+}
+
+static inline struct lf_segment *lf_segment_of(struct lf_store *store, u32 number)
+{
+	return &store->segment[number / store->shape.slots];
+}
+
+static inline sector_t lf_entry_sector(const struct lf_store *store, u32 number)
+{
+	u64 block = lf_segment_place(&store->shape,
+				     number / store->shape.slots);
+
+	return block * (LF_META_BLOCK >> SECTOR_SHIFT) +
+	       store->entry[number].offset;
+}
+
+static inline u32 lf_segment_number(struct lf_store *store, struct lf_segment *segment)
+{
+	return segment - store->segment;
+}
+
+static inline void __lf_store_count(struct lf_store *store, enum lf_store_stat stat)
+{
+	store->stat[stat]++;
+}
+
+static inline void lf_store_count(struct lf_store *store, enum lf_store_stat stat)
+{
+	spin_lock(&store->lock);
+	__lf_store_count(store, stat);
+	spin_unlock(&store->lock);
+}
+
+/**
+ * __lf_store_find - the entry of a key, or LF_STORE_NONE
+ */
+u32 __lf_store_find(struct lf_store *store, u64 key);
+
+/**
+ * __lf_store_fill - an entry that has its place gets what it holds, and is found
+ */
+void __lf_store_fill(struct lf_store *store, u32 number, u64 key, u32 freq,
+		     u32 sectors, u32 sum);
+void __lf_store_forget(struct lf_store *store, u32 number);
+
+/**
+ * __lf_store_layer - the place of a layer, or LF_STORE_NONE
+ * @id: of its struct lf_layer, 0: none; it is found sooner by that
+ */
+u32 __lf_store_layer(struct lf_store *store, u64 id, const u8 *uuid);
+
+/**
+ * lf_store_set_mode - to a worse one
+ * @why: for the log
+ */
+void lf_store_set_mode(struct lf_store *store, enum lf_store_mode mode,
+		       const char *why);
+void lf_store_write_failed(struct lf_store *store);
+
+/**
+ * lf_store_io - read or write a segment's data
+ * @done: called when it has ended, in any context; NULL: wait for that
+ */
+int lf_store_io(struct lf_store *store, blk_opf_t opf, sector_t sector,
+		u32 sectors, void *data, io_notify_fn done, void *context);
+
+/*
+ * store_log.c
+ */
+
+/* Writes what was offered, commits, scrubs. */
+void lf_store_work(struct work_struct *work);
+
+/* Write the summaries that are due. Context: write_lock held. */
+void lf_store_commit(struct lf_store *store);
+void lf_store_drop_queue(struct lf_store *store);
+
+/*
+ * store_open.c
+ */
+
 /**
  * lf_store_open - load what is on a device
  * @store: no other target has it open
