@@ -109,6 +109,7 @@ def _():
             "free": (shape.place(free), 100, 0),
         }
 
+    bad = 0
     for name in regions():
         for _ in range(2):
             start, length, cost = regions()[name]
@@ -123,8 +124,9 @@ def _():
                                       name.startswith("summary")), \
                 (name, at, asked, cost)
             # a summary of another format or store is none, and so not bad
-            assert (before["bad"] + store.info()["bad"] > 0) == (cost > 0) or \
-                name in ("layer", "summary, head"), (name, at, store.info())
+            bad, was = store.info()["bad"], bad
+            assert (bad > was) == (cost > 0) or \
+                name in ("layer", "summary, head"), (name, at, was, bad)
             store.settled(before["stored"] + asked)
             store.suspend()
             if not cost:
