@@ -350,8 +350,9 @@ for kind in KINDS:
         checker.cuts = []
         checker.replay(entries)
         recover(kind, files, checker, split)
-        say(f"{checker.points} points, {len(checker.violations)} violations; "
-            f"{len(checker.cuts)} power cuts, with {checker.cuts} synced files")
+        say(f"result: {kind.name}: {checker.points} points, "
+            f"{len(checker.violations)} violations; {len(checker.cuts)} power "
+            f"cuts with {sum(checker.cuts)} synced files")
         assert not checker.violations, checker.violations[:5]
 
 
