@@ -395,23 +395,32 @@ static void __give_up(struct lf_frame *frame, blk_status_t status,
 		__fail(frame, -ECANCELED, put);
 }
 
-/* The helper is to bring it: WANTED again, in line with the others. */
-static void __want_helper(struct lf_frame *frame)
+/* The store does not bring it, the helper is to: WANTED, in line with others. */
+static void __want_helper(struct lf_frame *frame, struct list_head *put)
 {
 	frame->stored = false;
 	frame->load = NULL;
 	frame->since = jiffies;
 	frame->state = LF_FRAME_WANTED;
-	list_add_tail(&frame->node, want_list(frame));
+	list_move_tail(&frame->node, want_list(frame));
+	/* The next helper shall not bring what nobody needs. */
+	if (!frames.session && list_empty(&frame->waiters))
+		__fail(frame, -ECANCELED, put);
 }
 
-/* LOADING -> WANTED: the store takes too long, and keeps the buffer. */
-static bool __abandon(struct lf_frame *frame)
+/* The store takes too long. A load that is under way keeps the buffer. */
+static bool __lose_patience(struct lf_frame *frame, struct list_head *put)
 {
-	atomic64_add(frame->pos.cbytes, &frames.leaving);
-	frame->load->abandoned = true;
-	frame->data = NULL;
-	__want_helper(frame);
+	if (!frame->stored || frame->state >= LF_FRAME_READY ||
+	    !frames.session ||
+	    time_before(jiffies, frame->since + LOAD_PATIENCE))
+		return false;
+	if (frame->load) {
+		atomic64_add(frame->pos.cbytes, &frames.leaving);
+		frame->load->abandoned = true;
+		frame->data = NULL;
+	}
+	__want_helper(frame, put);
 	return true;
 }
 
@@ -426,9 +435,7 @@ void lf_device_review(struct lf_device *dev)
 		struct lf_frame *frame = io->frame;
 		blk_status_t status;
 
-		if (frame->state == LF_FRAME_LOADING && frames.session &&
-		    time_after_eq(jiffies, frame->since + LOAD_PATIENCE))
-			post |= __abandon(frame);
+		post |= __lose_patience(frame, &put);
 		status = __verdict(io, frame);
 		if (!status)
 			continue;
@@ -712,14 +719,15 @@ static void *buffer_alloc(const struct lf_frame *frame)
 }
 
 /* WANTED -> LOADING; or else the helper is to bring it, and false. */
-static bool __load(struct lf_frame *frame, struct lf_load *load)
+static bool __load(struct lf_frame *frame, struct lf_load *load,
+		   struct list_head *put)
 {
 	lockdep_assert_held(&frames.lock);
-	list_del_init(&frame->node);
 	if (!lf_store_begin(frame->store, frame, load)) {
-		__want_helper(frame);
+		__want_helper(frame, put);
 		return false;
 	}
+	list_del_init(&frame->node);
 	refcount_inc(&frame->refs);
 	load->frame = frame;
 	load->data = frame->data;
@@ -743,15 +751,17 @@ static void post_work(struct work_struct *work)
 	unsigned int noio = memalloc_noio_save();
 	struct lf_load *load = lf_load_alloc();
 	struct lf_frame *frame;
+	LIST_HEAD(put);
 	void *data;
 
 	for (;;) {
 		spin_lock(&frames.lock);
 		frame = __next_wanted();
 		if (frame && frame->data && frame->stored) {
-			bool loads = __load(frame, load);
+			bool loads = __load(frame, load, &put);
 
 			spin_unlock(&frames.lock);
+			put_list(&put);
 			if (loads) {
 				lf_store_read(load);
 				load = lf_load_alloc();
@@ -934,14 +944,17 @@ static void start_waiting(struct lf_io *io)
 struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 {
 	struct lf_frame *frame = parked_frame(io);
+	bool waits = false;
 
 	if (frame)
 		return frame;
 	do {
 		frame = find_or_insert(io->dev, io->table->layer, pos, false,
 				       false);
-		if (!frame || !is_ready(frame))
+		if (!frame || !is_ready(frame)) {
 			start_waiting(io);
+			waits = true;
+		}
 		if (!frame) {
 			if (starve(io))
 				return NULL;
@@ -952,6 +965,7 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 			return ERR_PTR(-EUCLEAN);
 		}
 		if (is_ready(frame)) {
+			io->fetched |= waits && !READ_ONCE(frame->stored);
 			WRITE_ONCE(frame->referenced, true);
 			return frame;
 		}
@@ -1217,10 +1231,7 @@ void lf_frame_loaded(struct lf_load *load)
 	if (frame->load == load && !load->error) {
 		__ready(frame);
 	} else if (frame->load == load) {
-		__want_helper(frame);
-		/* The next helper shall not bring what nobody needs. */
-		if (!frames.session && list_empty(&frame->waiters))
-			__fail(frame, -ECANCELED, &put);
+		__want_helper(frame, &put);
 	}
 	spin_unlock(&frames.lock);
 	if (load->abandoned)
