@@ -113,6 +113,7 @@ int store_check(const char *path, struct error *e)
 	if (fd < 0)
 		return error_set(e, -errno, "--store %s: %s", path,
 				 strerror(errno));
+	io_forget(fd);
 	err = io_bytes(fd, &bytes);
 	if (err)
 		error_set(e, err, "--store %s: %s", path, strerror(-err));
