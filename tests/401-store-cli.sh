@@ -139,17 +139,16 @@ check "a device that a killed run left is replaced" eval '
 # two at once, one store
 helper_start
 lazyframe attach x "$url" --store $disk >x.out 2>x.err &
+first=$!
 lazyframe attach y "$other" --store $disk >y.out 2>y.err &
-wait %2 %3 2>/dev/null || wait $! 2>/dev/null
-until [ -s x.out ] || [ -s x.err ]; do sleep 0.1; done
+wait $first $!
 check "two attaches at once" eval 'cat x.err y.err; [ "$(cat x.out y.out)" = "/dev/mapper/x
 /dev/mapper/y" ]'
 check "make one store" eval '[ "$(stores)" = $store ]'
 check "with its UUID, all of its disk, writable" eval '
 	[ "$(dmsetup info -c --noheadings -o uuid $store)" = LAZYFRAME_STORE-$uuid ] &&
-	[ "$(dmsetup table $store)" = "0 131072 lazyframe-store $(stat -c 7:%T $disk | sed "s/7:/7:0x/")" ] ||
-	[ "$(word $store 4)" = "7:$((0x$(stat -c %T $disk)))" ] && [ "$(info 1)" = $uuid ] &&
-	[ "$(info 2)" = rw ]'
+	[ "$(dmsetup table $store)" = "0 131072 lazyframe-store $(cat /sys/block/${disk#/dev/}/dev)" ] &&
+	[ "$(info 1)" = $uuid ] && [ "$(info 2)" = rw ]'
 check "both tables name it" eval '[ "$(word x 5)" = "$(number $store)" ] &&
 	[ "$(word y 5)" = "$(number $store)" ]'
 check "store-format of a disk in use is refused" same_state \
@@ -199,7 +198,6 @@ detach y
 
 # overlays
 detach x
-check "with an overlay" only_store x "$url --cow cow" model $disk
 only_cow()
 {
 	lazyframe attach x "$url" --cow cow --store $disk --error-if-no-helper >/dev/null 2>&1
@@ -209,7 +207,7 @@ names_store() { [ "$(word "$1" 5)" = "$(number $store)" ]; }
 check "it names the store" names_store x
 both()
 {
-	dd if=/dev/mapper/../urandom of=block bs=4096 count=$2 status=none &&
+	dd if=/dev/urandom of=block bs=4096 count=$2 status=none &&
 	dd if=block of=/dev/mapper/x bs=4096 seek=$1 oflag=direct conv=notrunc,fsync status=none &&
 	dd if=block of=model bs=4096 seek=$1 conv=notrunc status=none
 }
@@ -227,10 +225,15 @@ check "another without it" eval 'lazyframe attach y "$url" >/dev/null 2>&1 && [ 
 check "written again, exported" eval 'both 700 2 && lazyframe export x >new 2>note'
 check "the table keeps it" eval '[ "$(devices)" = x ] && names_store x'
 helper_start
-check "all is there" eval 'cmp model /dev/mapper/x'
-before=$(info 6)
-check "the new layer, too, with the old helper gone" eval 'until_stored $((frames - 1)) && helper_stop'
-check "detach x leaves the store" eval 'detach x && [ "$(stores)" = $store ]'
+layer=$(lazyframe inspect --json "$(cat new)" | python3 -c "import json, sys
+print(sum(l['frames']['count'] for l in json.load(sys.stdin)['layers']
+	  if l['uuid'] == '$(basename "$(dirname "$(cat new)")")'))")
+before=$(info 4)
+check "read anew, all is there" eval 'echo 3 >/proc/sys/vm/drop_caches; cmp model /dev/mapper/x'
+check "the new layer is stored, too" eval 'echo $before and $layer
+	[ "$layer" -ge 1 ] && until_stored $((before + layer))'
+helper_stop
+detach x
 check "the new image, from the store alone" only_store z "$(cat new)" model /dev/mapper/$store
 detach z
 
