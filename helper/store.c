@@ -87,7 +87,7 @@ static int read_super(int fd, const char *path, u64 bytes, u8 uuid[16],
 		      struct error *e)
 {
 	struct lf_store_shape shape;
-	const char *why;
+	const char *why = NULL;
 	int err;
 
 	err = store_read_super(fd, bytes, uuid, &shape, &why);

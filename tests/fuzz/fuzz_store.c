@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Input: the device's size, the begin of both superblocks, of a summary that is
- * full of small frames, and other entries with their places. Where a byte of the input does not say otherwise,
- * checksums are put right, else nothing would get past them.
+ * full of small frames, and other entries with their places. Where a byte of the
+ * input does not say otherwise, checksums are put right, else nothing would get
+ * past them.
  */
 #include "../../kmod/store_disk.h"
 #include "fuzz.h"
