@@ -222,7 +222,9 @@ check "detach, attach: the sealed one names it, too" eval 'detach x && [ -z "$(d
 	[ "$(reads $sealed store)" -gt 0 ]'
 check "another without it" eval 'lazyframe attach y "$url" >/dev/null 2>&1 && [ "$(word y 5)" = - ] &&
 	lazyframe status y --json | json "d[\"store\"] is None" && detach y'
-check "written again, exported" eval 'both 700 2 && lazyframe export x >new 2>note'
+check "written and sealed again, exported" eval 'both 700 2 && lazyframe seal x &&
+	for s in x $(devices | grep sealed); do names_store $s || exit 1; done &&
+	[ "$(devices | wc -l)" = 3 ] && lazyframe export x >new 2>note'
 check "the table keeps it" eval '[ "$(devices)" = x ] && names_store x'
 helper_start
 layer=$(lazyframe inspect --json "$(cat new)" | python3 -c "import json, sys
