@@ -1228,11 +1228,10 @@ void lf_frame_loaded(struct lf_load *load)
 
 	spin_lock(&frames.lock);
 	frames.loading--;
-	if (frame->load == load && !load->error) {
+	if (frame->load == load && !load->error)
 		__ready(frame);
-	} else if (frame->load == load) {
+	else if (frame->load == load)
 		__want_helper(frame, &put);
-	}
 	spin_unlock(&frames.lock);
 	if (load->abandoned)
 		buffer_free(load->data, frame->pos.cbytes);

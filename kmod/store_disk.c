@@ -65,7 +65,7 @@ int lf_store_plan(u64 bytes, struct lf_store_shape *shape, const char **why)
 		if (end_of(shape) <= bytes)
 			return 0;
 	}
-	return lf_bad(why, "a store needs 40 MiB");
+	return lf_bad(why, "a store needs 33 MiB at least");
 }
 
 void lf_store_finish(struct lf_disk_store *super)

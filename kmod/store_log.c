@@ -806,7 +806,17 @@ int lf_store_pin(struct lf_store *store, const u8 uuid[16], bool pin)
 	mutex_lock(&store->write_lock);
 	if (!store->active)
 		goto out;
-	err = layer_place(store, 0, uuid, &place);
+	err = -EROFS;
+	if (store->mode != LF_STORE_RW)
+		goto out;
+	if (pin) {
+		err = layer_place(store, 0, uuid, &place);
+	} else {
+		spin_lock(&store->lock);
+		place = __lf_store_layer(store, 0, uuid);
+		spin_unlock(&store->lock);
+		err = place == LF_STORE_NONE ? -ENOENT : 0;
+	}
 	if (err)
 		goto out;
 	spin_lock(&store->lock);

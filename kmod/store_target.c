@@ -158,7 +158,7 @@ static void status_info(struct lf_store *store, char *result,
 	static const char * const modes[] = { "rw", "ro", "fail" };
 	unsigned int sz = 0, i;
 
-	mutex_lock(&store->write_lock);
+	/* Not under write_lock: a disk that hangs shall not hang this. */
 	spin_lock(&store->lock);
 	if (!store->active) {
 		DMEMIT("-");
@@ -171,7 +171,7 @@ static void status_info(struct lf_store *store, char *result,
 	for (i = 0; i < LF_STORE_STATS; i++)
 		DMEMIT(" %llu", store->stat[i]);
 	if (store->scrubbing)
-		DMEMIT(" scrub %llu%%", div_u64(100ULL * store->scrub_next,
+		DMEMIT(" scrub %llu%%", div_u64(100ULL * READ_ONCE(store->scrub_next),
 						store->shape.segments *
 						store->shape.slots));
 	else
@@ -179,7 +179,6 @@ static void status_info(struct lf_store *store, char *result,
 	DMEMIT(" %zu", lf_store_memory(store));
 out:
 	spin_unlock(&store->lock);
-	mutex_unlock(&store->write_lock);
 }
 
 static void store_status(struct dm_target *ti, status_type_t type,

@@ -198,11 +198,53 @@ def _():
                  f"pin {uuids.uuid4()} x"):
         with fails(errno.EINVAL):
             store.message(text)
+    with fails(errno.ENOENT):
+        store.message(f"unpin {uuids.uuid4()}")
     store.suspend()
     for text in ("scrub", f"pin {uuids.uuid4()}"):
         with fails(errno.ENODEV):
             store.message(text)
     store.resume()
+
+
+@test("a store that is read-only: what it has is read, nothing on it changes")
+def _():
+    store = Store()
+    layer, other = pages(8), pages(8)
+    filled(store, layer)
+    store.suspend()
+    before = hash(store.at(0, store.size))
+    DM.load(store.name, store.size // 512, f"{store.loop.name} 1 read_only", 0,
+            target="lazyframe-store")
+    store.resume()
+    with fails(errno.EROFS):
+        store.message(f"pin {uuids.UUID(bytes=layer.uuid)}")
+    filled(store, other)
+    stats, _ = read_all(layer, store, False)
+    assert not stats["reads_fetched"] and store.info()["mode"] == "ro", stats
+    store.message("scrub")
+    wait_until(lambda: store.info()["scrub"] == "-", "end of scrub")
+    assert store.info()["skipped"] == 8, store.info()
+    store.suspend()
+    assert hash(store.at(0, store.size)) == before
+    store.resume()
+
+
+@test("new layers that come together have places of their own")
+def _():
+    store = Store()
+    layers = [layer_of(rng.randbytes(8192), NONE, 8192) for _ in range(24)]
+    devices = [Device([layer], store=store) for layer in layers]
+    server = Server(*layers)
+    readers = [Reader(device, 0, 8192) for device in devices]
+    for reader in readers:
+        reader.good()
+    store.settled(24)
+    info = store.info()
+    assert info["frames"] == info["stored"] == 24, info
+    store.again()
+    assert set(store.content().layers.values()) == {l.uuid for l in layers}
+    assert not store.content().wrong(store.at)
 
 
 class Layered:
