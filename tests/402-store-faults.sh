@@ -312,18 +312,20 @@ def _():
     # more than are read from it at once
     layer = pages(200, frame=16 * KIB)
     filled(store, layer)
-    layered.turn("delay", "@ 0 12000")
+    layered.turn("delay", "@ 0 60000")
     server = Server(layer)
     device = Device([layer], store=store)
     begun = time.monotonic()
     readers = [Reader(device, n * 16 * KIB, 4096) for n in range(200)]
     for reader in readers:
-        reader.good(11)
+        reader.good()
     took = time.monotonic() - begun
     say(f"read after {took:.1f} s")
-    assert took < 11 * SLOW and len(server.log) == 200, (took, server.log)
+    assert took < 50 and len(server.log) == 200, (took, server.log)
     stats = device.adds_up()
     assert stats["reads_fetched"] and not stats["reads_failed"], stats
+    # what is held up below comes through at once
+    layered.turn("linear", "@ 0")
 
 
 @test("a device that is slow, without a helper: readers wait for it", 90)
