@@ -19,6 +19,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_seal(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_store_format(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 
 #endif

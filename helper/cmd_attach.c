@@ -8,6 +8,7 @@
 #include "pair.h"
 #include "stack.h"
 #include "state.h"
+#include "store.h"
 #include "uuid.h"
 
 /* DEVICE_UUID_PREFIX, the image's UUID, a dash and the name have to fit. */
@@ -25,6 +26,8 @@ static const char usage[] =
 	"                             before is there again\n"
 	"  --meta PATH                block device or file for the image's tables, and\n"
 	"                             for the list of what was written\n"
+	"  --store DEV                block device that keeps what was fetched, made by\n"
+	"                             lazyframe store-format\n"
 	"  --read-only                with --cow: show what was written, write nothing\n"
 	"  --force                    begin anew: overwrite what --cow and --meta hold\n"
 	"  --error-if-no-helper       reads that need lazyframed fail while it is away\n"
@@ -39,6 +42,8 @@ struct request {
 	const char *url;
 	const char *meta;		/* NULL: ours to choose and to remove */
 	const char *cow;		/* NULL: no overlay */
+	const char *store_path;		/* NULL: no store */
+	struct store store;
 	bool read_only;
 	bool force;
 	bool error_if_no_helper;
@@ -110,9 +115,8 @@ static int parse(int argc, char **argv, struct request *request)
 			request->force = true;
 			break;
 		case 's':
-			fprintf(stderr,
-				"lazyframe attach: --store is not supported by this version: frames are cached in memory\n");
-			return 2;
+			request->store_path = optarg;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -219,12 +223,12 @@ static int create(const struct request *request, u64 image_bytes,
 	u32 words;
 
 	words = features(request, feature, sizeof(feature));
-	stack_params(params, sizeof(params), meta, cow, origin,
-		     cow && request->read_only, words, feature);
+	stack_params(params, sizeof(params), meta, request->store.number, cow,
+		     origin, cow && request->read_only, words, feature);
 	uuid_text(image_uuid, uuid);
 	snprintf(device_uuid, sizeof(device_uuid), "%s%s-%s",
 		 DEVICE_UUID_PREFIX, uuid, request->name);
-	return device_create(request->name, device_uuid,
+	return device_create(request->name, device_uuid, DEVICE_TARGET,
 			     meta_sectors(image_bytes), params, read_only, e);
 }
 
@@ -275,7 +279,8 @@ static int attach_pair(const struct request *request, const struct pair *pair,
 		return error_set(e, -EROFS,
 				 "the overlay of %s is sealed, and its successor is not at %s.sealed-*: attach that one, or this with --read-only",
 				 pair->meta, pair->meta);
-	err = stack_attach(request->name, pair, &origin, e);
+	err = stack_attach(request->name, pair, request->store.number, &origin,
+			   e);
 	if (err)
 		return err;
 	err = backing_open(pair->meta, is_writable, &meta, e);
@@ -348,17 +353,14 @@ static int check_image(const struct pair *pair, const struct image *image,
  * @image: NULL if it was not asked for, as the overlay that was there a moment
  * ago tells all that is needed
  */
-static int attach(const struct request *request, const char *meta,
-		  const struct image *image, struct error *e)
+static int attach_locked(const struct request *request, const char *meta,
+			 const struct image *image, struct error *e)
 {
 	struct meta_plan *plan = NULL;
 	struct pair pair = {};
-	int err, found = 0;
+	int err = 0, found = 0;
 
-	err = state_lock(e);
-	if (!err)
-		err = check_name(request->name, e);
-	if (!err && request->cow && !request->force) {
+	if (request->cow && !request->force) {
 		err = pair_settle(meta, request->cow, e);
 		if (!err)
 			found = pair_probe(meta, request->cow, &pair, e);
@@ -390,6 +392,24 @@ static int attach(const struct request *request, const char *meta,
 out:
 	meta_plan_free(plan);
 	pair_drop(&pair);
+	return err;
+}
+
+static int attach(struct request *request, const char *meta,
+		  const struct image *image, struct error *e)
+{
+	int err;
+
+	err = state_lock(e);
+	if (!err)
+		err = check_name(request->name, e);
+	if (!err && request->store_path)
+		err = store_attach(request->store_path, &request->store, e);
+	if (err)
+		return err;
+	err = attach_locked(request, meta, image, e);
+	if (err)
+		store_undo(&request->store);
 	return err;
 }
 
@@ -427,6 +447,8 @@ int cmd_attach(int argc, char **argv)
 	err = check_name(request.name, &e);
 	if (!err)
 		err = device_target_check(&e);
+	if (!err && request.store_path)
+		err = store_check(request.store_path, &e);
 	if (!err && !request.meta)
 		err = state_meta_path(request.name, request.cow, path, &e);
 	if (!err)

@@ -340,6 +340,7 @@ static int reload(struct export *x, struct error *e)
 	words = device_features(&x->device, feature, sizeof(feature));
 	stack_params(params, sizeof(params),
 		     device_part(&x->device, DEVICE_META),
+		     device_part(&x->device, DEVICE_STORE),
 		     device_part(&x->device, DEVICE_COW), 0,
 		     x->device.read_only, words, feature);
 	err = device_load(x->name, x->device.sectors, params,

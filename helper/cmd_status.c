@@ -51,6 +51,7 @@ static void rates(const struct report *r)
 	share("from the sealed overlay", field[DEVICE_READS_ORIGIN], reads);
 	share("reads of zeros", field[DEVICE_READS_ZERO], reads);
 	share("from memory", field[DEVICE_READS_MEMORY], reads);
+	share("from the store", field[DEVICE_READS_STORE], reads);
 	share("fetched", field[DEVICE_READS_FETCHED], reads);
 	share("failed", field[DEVICE_READS_FAILED], reads);
 	if (reads)
@@ -96,6 +97,12 @@ static void print(const struct report *r)
 		line("COW file", r->cow_backing);
 	if (r->origin[0])
 		line("above", r->origin);
+	if (r->store[0])
+		line("store", r->store);
+	if (r->store_on[0])
+		line("store device", r->store_on);
+	if (r->store_backing[0])
+		line("store file", r->store_backing);
 	printf("%-20s  0 %llu %s %s\n", "table",
 	       (unsigned long long)r->device.sectors, r->device.target,
 	       r->device.table);

@@ -42,6 +42,7 @@ const char *const device_field_name[DEVICE_FIELDS] = {
 	[DEVICE_COMMITS] = "commits",
 	[DEVICE_READS_OVERLAY] = "reads_overlay",
 	[DEVICE_READS_ORIGIN] = "reads_origin",
+	[DEVICE_READS_STORE] = "reads_store",
 };
 
 /* The first thing that libdevmapper complained about; it prints no more. */
@@ -470,7 +471,8 @@ static int remove_task(const char *name, struct error *e)
 }
 
 /* A task for a table: @type is DM_DEVICE_CREATE or DM_DEVICE_RELOAD. */
-static struct dm_task *table_task(int type, const char *name, u64 sectors,
+static struct dm_task *table_task(int type, const char *name,
+				  const char *target, u64 sectors,
 				  const char *params, bool read_only,
 				  struct error *e)
 {
@@ -479,7 +481,7 @@ static struct dm_task *table_task(int type, const char *name, u64 sectors,
 	if (!task)
 		return NULL;
 	if ((read_only && !dm_task_set_ro(task)) ||
-	    (params && !dm_task_add_target(task, 0, sectors, DEVICE_TARGET,
+	    (params && !dm_task_add_target(task, 0, sectors, target,
 					   params))) {
 		task_error(task, e);
 		dm_task_destroy(task);
@@ -488,14 +490,15 @@ static struct dm_task *table_task(int type, const char *name, u64 sectors,
 	return task;
 }
 
-int device_create(const char *name, const char *uuid, u64 sectors,
-		  const char *params, bool read_only, struct error *e)
+int device_create(const char *name, const char *uuid, const char *target,
+		  u64 sectors, const char *params, bool read_only,
+		  struct error *e)
 {
 	struct dm_task *task;
 	int err;
 
-	task = table_task(DM_DEVICE_CREATE, name, sectors, params, read_only,
-			  e);
+	task = table_task(DM_DEVICE_CREATE, name, target, sectors, params,
+			  read_only, e);
 	if (!task)
 		return -EIO;
 	if (!dm_task_set_uuid(task, uuid))
@@ -533,8 +536,8 @@ int device_load(const char *name, u64 sectors, const char *params,
 {
 	int err;
 
-	err = run_simple(table_task(DM_DEVICE_RELOAD, name, sectors, params,
-				    read_only, e), e);
+	err = run_simple(table_task(DM_DEVICE_RELOAD, name, DEVICE_TARGET,
+				    sectors, params, read_only, e), e);
 	if (err)
 		error_prefix(e, "device %s: cannot load \"%s\" (the kernel log may say more)",
 			     name, params);

@@ -61,6 +61,7 @@ enum device_field {
 	DEVICE_COMMITS,
 	DEVICE_READS_OVERLAY,
 	DEVICE_READS_ORIGIN,
+	DEVICE_READS_STORE,
 	DEVICE_FIELDS,
 };
 
@@ -153,15 +154,17 @@ u32 device_features(const struct device *device, char *text, size_t bytes);
 bool device_is_ours(const struct device *device);
 
 /**
- * device_create - make a device with one lazyframe target
+ * device_create - make a device with one target
  * @uuid: device-mapper's
+ * @target: its type
  * @params: arguments of the target; NULL: no table yet
  *
  * /dev/mapper/<name> exists on return, with and without udev. -EEXIST: the
  * name or the UUID is taken.
  */
-int device_create(const char *name, const char *uuid, u64 sectors,
-		  const char *params, bool read_only, struct error *e);
+int device_create(const char *name, const char *uuid, const char *target,
+		  u64 sectors, const char *params, bool read_only,
+		  struct error *e);
 
 /**
  * device_load - load a table that the next device_resume() activates

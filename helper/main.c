@@ -23,6 +23,7 @@ static const struct {
 	{ "export", cmd_export, "Store what was written to a device as a new layer" },
 	{ "check", cmd_check, "Check a device's overlay that is not in use" },
 	{ "format", cmd_format, "Write a meta device for a dmsetup line of your own" },
+	{ "store-format", cmd_store_format, "Make a block device an empty store" },
 };
 
 static void usage(FILE *out)
@@ -31,7 +32,7 @@ static void usage(FILE *out)
 
 	fputs("Usage: lazyframe COMMAND [ARGUMENT]...\n\n", out);
 	for (i = 0; i < ARRAY_SIZE(subcommands); i++)
-		fprintf(out, "  %-8s  %s\n", subcommands[i].name,
+		fprintf(out, "  %-12s  %s\n", subcommands[i].name,
 			subcommands[i].what);
 	fputs("\nlazyframe COMMAND --help tells more; so does lazyframe(8).\n",
 	      out);

@@ -70,6 +70,29 @@ static void read_counters(const char *path, struct report_counters *counters)
 	qsort(counters->counter, counters->count, sizeof(*c), by_name);
 }
 
+/* The store's own device may be gone, or another's by now: best effort. */
+static void read_store(struct report *report)
+{
+	dev_t number = device_part(&report->device, DEVICE_STORE);
+	struct device store;
+
+	if (!number)
+		return;
+	if (device_mapped_name(number, report->store)) {
+		snprintf(report->store, sizeof(report->store), "%u:%u",
+			 major(number), minor(number));
+		return;
+	}
+	if (device_read(report->store, &store, NULL))
+		return;
+	number = device_part(&store, DEVICE_META);
+	if (number)
+		device_node(number, report->store_on, sizeof(report->store_on),
+			    report->store_backing,
+			    sizeof(report->store_backing));
+	device_drop(&store);
+}
+
 int report_read(const char *name, struct report *report, struct error *e)
 {
 	char path[64];
@@ -102,6 +125,7 @@ int report_read(const char *name, struct report *report, struct error *e)
 	if (number && device_mapped_name(number, report->origin))
 		snprintf(report->origin, sizeof(report->origin), "%u:%u",
 			 major(number), minor(number));
+	read_store(report);
 	read_image(report);
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/lazyframe",
 		 report->device.major, report->device.minor);
@@ -173,6 +197,9 @@ struct json_object *report_json(const struct report *r)
 	json_object_object_add(o, "cow", string(r->cow));
 	json_object_object_add(o, "cow_file", string(r->cow_backing));
 	json_object_object_add(o, "origin", string(r->origin));
+	json_object_object_add(o, "store", string(r->store));
+	json_object_object_add(o, "store_device", string(r->store_on));
+	json_object_object_add(o, "store_file", string(r->store_backing));
 	json_object_object_add(o, "mode", string(r->info.mode));
 	json_object_object_add(o, "dirty_bytes",
 			       number(report_dirty_bytes(r)));

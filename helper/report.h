@@ -31,6 +31,9 @@ struct report_counters {
  * @cow: node of the COW device, or ""
  * @cow_backing: the file behind it, or ""
  * @origin: name of the sealed device below, or ""
+ * @store: name of the store's mapped device, or ""
+ * @store_on: node of the device that the store lies on, or ""
+ * @store_backing: the file behind it, or ""
  * @image: the image's UUID, "" where the meta device cannot be read
  * @own: of /sys/block/dm-N/lazyframe/
  * @module: of /sys/class/misc/lazyframe/: sums over all devices
@@ -43,6 +46,9 @@ struct report {
 	char cow[64];
 	char cow_backing[4096];
 	char origin[DEVICE_NAME_MAX + 1];
+	char store[DEVICE_NAME_MAX + 1];
+	char store_on[64];
+	char store_backing[4096];
 	char image[UUID_TEXT];
 	struct report_counters own;
 	struct report_counters module;

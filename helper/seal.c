@@ -227,6 +227,7 @@ static int remove_stale(const char *name, struct error *e)
 static int prepare(struct seal *s, struct error *e)
 {
 	dev_t origin = device_part(&s->device, DEVICE_ORIGIN);
+	dev_t store = device_part(&s->device, DEVICE_STORE);
 	char uuid[DEVICE_UUID_MAX + 1], feature[128];
 	struct device sealed;
 	u32 words;
@@ -240,12 +241,13 @@ static int prepare(struct seal *s, struct error *e)
 	if (!err)
 		err = backing_open(s->new_cow, true, &s->cow, e);
 	if (!err)
-		err = device_create(s->sealed, uuid, 0, NULL, true, e);
+		err = device_create(s->sealed, uuid, DEVICE_TARGET, 0, NULL,
+				    true, e);
 	if (err)
 		return err;
 
 	stack_params(s->sealed_params, sizeof(s->sealed_params),
-		     device_part(&s->device, DEVICE_META),
+		     device_part(&s->device, DEVICE_META), store,
 		     device_part(&s->device, DEVICE_COW), origin, true, 0, "");
 	err = device_load(s->sealed, s->device.sectors, s->sealed_params, true,
 			  e);
@@ -254,7 +256,7 @@ static int prepare(struct seal *s, struct error *e)
 	if (err)
 		goto failed;
 	words = device_features(&s->device, feature, sizeof(feature));
-	stack_params(s->params, sizeof(s->params), s->meta.number,
+	stack_params(s->params, sizeof(s->params), s->meta.number, store,
 		     s->cow.number, makedev(sealed.major, sealed.minor), false,
 		     words, feature);
 	device_drop(&sealed);

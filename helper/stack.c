@@ -55,29 +55,37 @@ void stack_uuid(const u8 uuid[16], char text[DEVICE_UUID_MAX + 1])
 		 own);
 }
 
-void stack_params(char *params, size_t bytes, dev_t meta, dev_t cow,
-		  dev_t origin, bool read_only, u32 words,
+/* A device in a table; 0: none */
+static void device_word(dev_t device, char text[32])
+{
+	if (device)
+		snprintf(text, 32, "%u:%u", major(device), minor(device));
+	else
+		snprintf(text, 32, "-");
+}
+
+void stack_params(char *params, size_t bytes, dev_t meta, dev_t store,
+		  dev_t cow, dev_t origin, bool read_only, u32 words,
 		  const char *features)
 {
-	char cow_text[32] = "-", origin_text[40] = "", count[16] = "";
+	char store_text[32], cow_text[32], origin_text[40] = "", count[16] = "";
 
 	words += read_only + 2 * !!origin;
-	if (cow)
-		snprintf(cow_text, sizeof(cow_text), "%u:%u", major(cow),
-			 minor(cow));
+	device_word(store, store_text);
+	device_word(cow, cow_text);
 	if (origin)
 		snprintf(origin_text, sizeof(origin_text), " origin %u:%u",
 			 major(origin), minor(origin));
 	if (words)
 		snprintf(count, sizeof(count), " %u", words);
-	snprintf(params, bytes, "%u:%u - %s%s%s%s%s", major(meta),
-		 minor(meta), cow_text, count, features,
+	snprintf(params, bytes, "%u:%u %s %s%s%s%s%s", major(meta),
+		 minor(meta), store_text, cow_text, count, features,
 		 read_only ? " read_only" : "", origin_text);
 }
 
 /* Make the device of one sealed overlay. */
-static int attach_one(const char *name, const struct pair *pair, dev_t below,
-		      dev_t *number, struct error *e)
+static int attach_one(const char *name, const struct pair *pair, dev_t store,
+		      dev_t below, dev_t *number, struct error *e)
 {
 	char sealed[DEVICE_NAME_MAX + 1], uuid[DEVICE_UUID_MAX + 1];
 	struct backing meta = { .fd = -1 }, cow = { .fd = -1 };
@@ -92,10 +100,11 @@ static int attach_one(const char *name, const struct pair *pair, dev_t below,
 		goto out;
 	stack_name(name, pair->root.uuid, sealed);
 	stack_uuid(pair->root.uuid, uuid);
-	stack_params(params, sizeof(params), meta.number, cow.number, below,
-		     true, 0, "");
-	err = device_create(sealed, uuid, meta_sectors(pair->super.image_bytes),
-			    params, true, e);
+	stack_params(params, sizeof(params), meta.number, store, cow.number,
+		     below, true, 0, "");
+	err = device_create(sealed, uuid, DEVICE_TARGET,
+			    meta_sectors(pair->super.image_bytes), params,
+			    true, e);
 	snprintf(path, sizeof(path), "/dev/mapper/%s", sealed);
 	if (!err && stat(path, &st))
 		err = error_set(e, -errno, "%s: %s", path, strerror(errno));
@@ -125,8 +134,8 @@ static dev_t find_one(const char *name, const u8 uuid[16])
 }
 
 /* From @top downwards; the deepest is made first. */
-static int attach_below(const char *name, const struct pair *top, u32 depth,
-			dev_t *origin, struct error *e)
+static int attach_below(const char *name, const struct pair *top, dev_t store,
+			u32 depth, dev_t *origin, struct error *e)
 {
 	struct pair below;
 	dev_t deeper = 0;
@@ -144,9 +153,9 @@ static int attach_below(const char *name, const struct pair *top, u32 depth,
 				 top->meta, PAIR_MAX_DEPTH);
 	err = pair_origin(top, &below, e);
 	if (!err)
-		err = attach_below(name, &below, depth + 1, &deeper, e);
+		err = attach_below(name, &below, store, depth + 1, &deeper, e);
 	if (!err) {
-		err = attach_one(name, &below, deeper, origin, e);
+		err = attach_one(name, &below, store, deeper, origin, e);
 		if (err && deeper)
 			stack_detach(deeper, NULL);
 	}
@@ -154,10 +163,10 @@ static int attach_below(const char *name, const struct pair *top, u32 depth,
 	return err;
 }
 
-int stack_attach(const char *name, const struct pair *top, dev_t *origin,
-		 struct error *e)
+int stack_attach(const char *name, const struct pair *top, dev_t store,
+		 dev_t *origin, struct error *e)
 {
-	return attach_below(name, top, 0, origin, e);
+	return attach_below(name, top, store, 0, origin, e);
 }
 
 int stack_detach(dev_t origin, struct error *e)

@@ -34,24 +34,26 @@ void stack_uuid(const u8 uuid[16], char text[DEVICE_UUID_MAX + 1]);
 
 /**
  * stack_params - arguments of the lazyframe target
+ * @store: 0: none
  * @cow: 0: none
  * @origin: 0: none
  * @words: how many words @features has, each with a blank before it
  */
-void stack_params(char *params, size_t bytes, dev_t meta, dev_t cow,
-		  dev_t origin, bool read_only, u32 words,
+void stack_params(char *params, size_t bytes, dev_t meta, dev_t store,
+		  dev_t cow, dev_t origin, bool read_only, u32 words,
 		  const char *features);
 
 /**
  * stack_attach - make the sealed devices below a device
  * @top: the overlay that lies on them
+ * @store: for their tables; 0: none
  * @origin: out: the uppermost
  *
  * Those that are there already are used as they are. After a failure none is
  * left that was made here.
  */
-int stack_attach(const char *name, const struct pair *top, dev_t *origin,
-		 struct error *e);
+int stack_attach(const char *name, const struct pair *top, dev_t store,
+		 dev_t *origin, struct error *e);
 
 /**
  * stack_detach - remove the sealed devices from one on downwards

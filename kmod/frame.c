@@ -15,9 +15,10 @@
  * reads, both or none, under frames.lock. Three things take it off, each
  * under the lock and each by queueing its work exactly once: the frame becomes
  * READY or FAILED; the device's policy gives up on it (review). A frame with
- * waiters is WANTED or SENT. WANTED is on a want list, which every event that
- * could make room (an answer, a free slot, freed memory, a new helper) looks
- * through again. SENT has a slot, which ends by an answer or with its session.
+ * waiters is WANTED, LOADING or SENT. WANTED is on a want list, which every event
+ * that could make room (an answer, a free slot, freed memory, a new helper, the
+ * end of a load) looks through again. SENT has a slot, which ends by an answer or
+ * with its session. LOADING ends with its load, or by the patience of the review.
  *
  *	reader				helper
  *	lookup: SENT
@@ -31,6 +32,8 @@
  * exceeds its limit (in bytes asked for; the allocator rounds up), with one
  * exception: where nothing is on its way, in or out, one frame may go over it,
  * or a limit below a frame's size would stop the device.
+ * A load that takes too long keeps its buffer until it ends; the frame gets
+ * another one.
  * READY frames are evicted in second-chance order. Readers hold references, so
  * eviction never takes bytes from under a decode or a read that was promised
  * them; their memory stays charged until they let go.
@@ -50,6 +53,11 @@
 #define HASH_BITS	14
 #define RETRY_DELAY	(HZ / 50)
 #define REVIEW_PERIOD	(HZ / 4)
+/* So long a reader waits for the store before the helper is asked, too. */
+#define LOAD_PATIENCE	(2 * HZ)
+#define MAX_LOADS	128
+/* What devices like to read into. */
+#define BUFFER_ALIGN	4096
 /* Bounds of what is done under the lock at once. */
 #define MAX_CHANCES	64
 #define MAX_FORGET	256
@@ -76,6 +84,7 @@ struct slot {
 static struct {
 	spinlock_t lock;		/* of all here but what says otherwise */
 	struct hlist_head *hash;
+	struct list_head stored;	/* WANTED, and the store should have it */
 	struct list_head demand;	/* WANTED, somebody waits */
 	struct list_head prefetch;	/* WANTED, nobody does yet */
 	struct list_head lru;		/* READY; the oldest first */
@@ -83,6 +92,7 @@ static struct {
 	struct slot slot[LF_TAGS];
 	unsigned int slots_used;
 	unsigned int sent;		/* slots that have a frame */
+	unsigned int loading;		/* loads under way, abandoned ones too */
 	unsigned int batches;		/* windows being put on @prefetch */
 	unsigned int next_slot;
 	unsigned int count;		/* hashed frames */
@@ -136,19 +146,26 @@ static void frame_free_rcu(struct rcu_head *rcu)
 	kmem_cache_free(frames.slab, container_of(rcu, struct lf_frame, rcu));
 }
 
+/* A buffer of a frame that is not hashed, or that was abandoned. */
+static void buffer_free(void *data, u32 bytes)
+{
+	kvfree(data);
+	atomic64_sub(bytes, &frames.charged);
+	atomic64_sub(bytes, &frames.leaving);
+	/* Somebody may have been waiting for this memory. */
+	if (!list_empty_careful(&frames.demand) ||
+	    !list_empty_careful(&frames.prefetch) ||
+	    !list_empty_careful(&frames.stored))
+		lf_frames_post();
+}
+
 void lf_frame_put(struct lf_frame *frame)
 {
 	if (!refcount_dec_and_test(&frame->refs))
 		return;
-	if (frame->data) {
-		kvfree(frame->data);
-		atomic64_sub(frame->pos.cbytes, &frames.charged);
-		atomic64_sub(frame->pos.cbytes, &frames.leaving);
-		/* Somebody may have been waiting for this memory. */
-		if (!list_empty_careful(&frames.demand) ||
-		    !list_empty_careful(&frames.prefetch))
-			lf_frames_post();
-	}
+	if (frame->data)
+		buffer_free(frame->data, frame->pos.cbytes);
+	lf_store_put(frame->store);
 	call_rcu(&frame->rcu, frame_free_rcu);
 }
 
@@ -177,7 +194,8 @@ out:
 	return frame;
 }
 
-static struct lf_frame *frame_alloc(struct lf_layer *layer,
+static struct lf_frame *frame_alloc(struct lf_store *store,
+				    struct lf_layer *layer,
 				    const struct lf_frame_pos *pos)
 {
 	struct lf_frame *frame;
@@ -192,8 +210,17 @@ static struct lf_frame *frame_alloc(struct lf_layer *layer,
 	frame->layer = layer;
 	frame->codec = layer->codec;
 	frame->pos = *pos;
+	frame->store = lf_store_get(store);
+	frame->stored = lf_store_has(store, layer, pos);
 	refcount_set(&frame->refs, 2);	/* the hash's and the caller's */
 	return frame;
+}
+
+/* One that was never hashed. */
+static void frame_free(struct lf_frame *frame)
+{
+	lf_store_put(frame->store);
+	kmem_cache_free(frames.slab, frame);
 }
 
 /* Take a frame out of the hash; the hash's reference is now the caller's. */
@@ -206,6 +233,13 @@ static void __unhash(struct lf_frame *frame)
 	frames.count--;
 	if (frame->data)
 		atomic64_add(frame->pos.cbytes, &frames.leaving);
+}
+
+static struct list_head *want_list(const struct lf_frame *frame)
+{
+	if (frame->stored)
+		return &frames.stored;
+	return frame->prefetch ? &frames.prefetch : &frames.demand;
 }
 
 /*
@@ -227,8 +261,7 @@ static struct lf_frame *__insert(struct lf_frame *fresh, bool prefetch)
 	hlist_add_head_rcu(&fresh->hash,
 			   bucket(fresh->layer, fresh->pos.cstart));
 	list_add(&fresh->in_layer, &fresh->layer->frames);
-	list_add_tail(&fresh->node,
-		      prefetch ? &frames.prefetch : &frames.demand);
+	list_add_tail(&fresh->node, want_list(fresh));
 	frames.count++;
 	return fresh;
 }
@@ -264,8 +297,12 @@ static bool __expiry(const struct lf_io *io, unsigned long *when)
 	return limit;
 }
 
-/* May this read wait (BLK_STS_OK), or how must it end? */
-static blk_status_t __verdict(const struct lf_io *io)
+/*
+ * May this read wait for @frame, or for memory (NULL)? BLK_STS_OK, or how must it
+ * end? The store needs no helper, and ends by itself.
+ */
+static blk_status_t __verdict(const struct lf_io *io,
+			      const struct lf_frame *frame)
 {
 	const struct lf_device *dev = io->dev;
 	unsigned long when;
@@ -274,6 +311,8 @@ static blk_status_t __verdict(const struct lf_io *io)
 	/* The core lets reads in before it undoes an interrupted suspend. */
 	if (dev->requeue && dm_noflush_suspending(dev->ti))
 		return BLK_STS_DM_REQUEUE;
+	if (frame && frame->stored)
+		return BLK_STS_OK;
 	if (!frames.session &&
 	    (dev->draining || READ_ONCE(dev->error_if_no_helper)))
 		return BLK_STS_TRANSPORT;
@@ -325,14 +364,15 @@ static void __leave_slot(struct lf_frame *frame)
 }
 
 /*
- * WANTED or SENT -> FAILED, out of the hash. The hash's reference goes onto
- * @put, for put_list() once the lock is dropped. A helper may still answer for
- * a SENT frame; lf_fill() throws that away.
+ * WANTED, LOADING or SENT -> FAILED, out of the hash. The hash's reference goes
+ * onto @put, for put_list() once the lock is dropped. A helper may still answer
+ * for a SENT frame; lf_fill() throws that away. So does lf_frame_loaded().
  */
 static void __fail(struct lf_frame *frame, int error, struct list_head *put)
 {
 	if (frame->state == LF_FRAME_SENT)
 		__leave_slot(frame);
+	frame->load = NULL;
 	__unhash(frame);
 	frame->error = error;
 	frame->state = LF_FRAME_FAILED;
@@ -355,16 +395,48 @@ static void __give_up(struct lf_frame *frame, blk_status_t status,
 		__fail(frame, -ECANCELED, put);
 }
 
+/* The store does not bring it, the helper is to: WANTED, in line with others. */
+static void __want_helper(struct lf_frame *frame, struct list_head *put)
+{
+	frame->stored = false;
+	frame->load = NULL;
+	frame->since = jiffies;
+	frame->state = LF_FRAME_WANTED;
+	list_move_tail(&frame->node, want_list(frame));
+	/* The next helper shall not bring what nobody needs. */
+	if (!frames.session && list_empty(&frame->waiters))
+		__fail(frame, -ECANCELED, put);
+}
+
+/* The store takes too long. A load that is under way keeps the buffer. */
+static bool __lose_patience(struct lf_frame *frame, struct list_head *put)
+{
+	if (!frame->stored || frame->state >= LF_FRAME_READY ||
+	    !frames.session ||
+	    time_before(jiffies, frame->since + LOAD_PATIENCE))
+		return false;
+	if (frame->load) {
+		atomic64_add(frame->pos.cbytes, &frames.leaving);
+		frame->load->abandoned = true;
+		frame->data = NULL;
+	}
+	__want_helper(frame, put);
+	return true;
+}
+
 void lf_device_review(struct lf_device *dev)
 {
 	struct lf_io *io, *next;
+	bool post = false;
 	LIST_HEAD(put);
 
 	spin_lock(&frames.lock);
 	list_for_each_entry_safe(io, next, &dev->parked, parked) {
 		struct lf_frame *frame = io->frame;
-		blk_status_t status = __verdict(io);
+		blk_status_t status;
 
+		post |= __lose_patience(frame, &put);
+		status = __verdict(io, frame);
 		if (!status)
 			continue;
 		io->status = status;
@@ -375,6 +447,8 @@ void lf_device_review(struct lf_device *dev)
 		queue_delayed_work(lf_wq, &dev->expire, REVIEW_PERIOD);
 	spin_unlock(&frames.lock);
 	put_list(&put);
+	if (post)
+		lf_frames_post();
 }
 
 void lf_device_set_suspend(struct lf_device *dev, bool requeue, bool draining)
@@ -445,7 +519,7 @@ static bool starve(struct lf_io *io)
 	bool parked;
 
 	spin_lock(&frames.lock);
-	io->status = __verdict(io);
+	io->status = __verdict(io, NULL);
 	parked = !io->status;
 	if (parked) {
 		victim = __evict_one();
@@ -504,6 +578,8 @@ MODULE_PARM_DESC(cache_mib, "Limit of the memory cache of compressed frames, MiB
 static struct lf_frame *__next_wanted(void)
 {
 	lockdep_assert_held(&frames.lock);
+	if (frames.loading < MAX_LOADS && !list_empty(&frames.stored))
+		return list_first_entry(&frames.stored, struct lf_frame, node);
 	if (!frames.session || frames.slots_used == LF_TAGS)
 		return NULL;
 	if (!list_empty(&frames.demand))
@@ -593,7 +669,7 @@ static void __promote(struct lf_frame *frame)
 	frame->prefetch = false;
 	frame->since = jiffies;
 	if (frame->state == LF_FRAME_WANTED)
-		list_move_tail(&frame->node, &frames.demand);
+		list_move_tail(&frame->node, want_list(frame));
 	else if (frame->state == LF_FRAME_SENT)
 		__post(frame, LAZYFRAME_REQ_PROMOTE);
 }
@@ -605,6 +681,7 @@ static void __promote(struct lf_frame *frame)
 static bool charge(u32 bytes)
 {
 	if (!make_room(bytes) && (READ_ONCE(frames.sent) ||
+				  READ_ONCE(frames.loading) ||
 				  atomic64_read(&frames.leaving)))
 		return false;
 	atomic64_add(bytes, &frames.charged);
@@ -614,15 +691,21 @@ static bool charge(u32 bytes)
 /* A buffer for @frame, charged; NULL: an event, or time, must make room. */
 static void *buffer_alloc(const struct lf_frame *frame)
 {
+	size_t room = frame->store ? round_up(frame->pos.cbytes, BUFFER_ALIGN) :
+				     frame->pos.cbytes;
 	struct lf_frame *victim;
 	void *data;
 
 	if (!charge(frame->pos.cbytes))
 		return NULL;
 	for (;;) {
-		data = kvmalloc(frame->pos.cbytes, GFP_NOIO | __GFP_NOWARN);
-		if (data)
+		data = kvmalloc(room, GFP_NOIO | __GFP_NOWARN);
+		if (data) {
+			/* For the store, which writes and sums up all of it. */
+			memset(data + frame->pos.cbytes, 0,
+			       room - frame->pos.cbytes);
 			return data;
+		}
 		spin_lock(&frames.lock);
 		victim = __evict_one();
 		spin_unlock(&frames.lock);
@@ -635,6 +718,27 @@ static void *buffer_alloc(const struct lf_frame *frame)
 	return NULL;
 }
 
+/* WANTED -> LOADING; or else the helper is to bring it, and false. */
+static bool __load(struct lf_frame *frame, struct lf_load *load,
+		   struct list_head *put)
+{
+	lockdep_assert_held(&frames.lock);
+	if (!lf_store_begin(frame->store, frame, load)) {
+		__want_helper(frame, put);
+		return false;
+	}
+	list_del_init(&frame->node);
+	refcount_inc(&frame->refs);
+	load->frame = frame;
+	load->data = frame->data;
+	load->abandoned = false;
+	frame->load = load;
+	frame->since = jiffies;
+	frame->state = LF_FRAME_LOADING;
+	frames.loading++;
+	return true;
+}
+
 /*
  * Send what is wanted, as far as slots and memory go, and show it to the
  * helper all at once, so that neighbours travel in one range.
@@ -645,12 +749,25 @@ static void *buffer_alloc(const struct lf_frame *frame)
 static void post_work(struct work_struct *work)
 {
 	unsigned int noio = memalloc_noio_save();
+	struct lf_load *load = lf_load_alloc();
 	struct lf_frame *frame;
+	LIST_HEAD(put);
 	void *data;
 
 	for (;;) {
 		spin_lock(&frames.lock);
 		frame = __next_wanted();
+		if (frame && frame->data && frame->stored) {
+			bool loads = __load(frame, load, &put);
+
+			spin_unlock(&frames.lock);
+			put_list(&put);
+			if (loads) {
+				lf_store_read(load);
+				load = lf_load_alloc();
+			}
+			continue;
+		}
 		if (frame && frame->data) {
 			__send(frame);
 			spin_unlock(&frames.lock);
@@ -679,6 +796,7 @@ static void post_work(struct work_struct *work)
 	if (frames.session)
 		lf_ring_publish(frames.session);
 	spin_unlock(&frames.lock);
+	lf_load_free(load);
 	memalloc_noio_restore(noio);
 }
 
@@ -694,26 +812,33 @@ void lf_frames_post(void)
  * ----------------------------------------------------------------
  */
 
-/* With a reference; NULL: no memory. */
+/*
+ * With a reference; NULL: no memory. @hint: nobody is about to wait for it, and
+ * without a helper nobody would ever take it off a want list: NULL, too.
+ */
 static struct lf_frame *find_or_insert(struct lf_device *dev,
 				       struct lf_layer *layer,
 				       const struct lf_frame_pos *pos,
-				       bool prefetch)
+				       bool hint, bool prefetch)
 {
 	struct lf_frame *frame, *fresh;
 
 	frame = lookup(layer, pos->cstart);
 	if (frame)
 		return frame;
-	fresh = frame_alloc(layer, pos);
+	fresh = frame_alloc(dev->store, layer, pos);
 	if (!fresh)
 		return NULL;
+	if (hint && !fresh->stored && !lf_helper_attached()) {
+		frame_free(fresh);
+		return NULL;
+	}
 	fresh->timeout = READ_ONCE(dev->fetch_timeout);
 	spin_lock(&frames.lock);
 	frame = __insert(fresh, prefetch);
 	spin_unlock(&frames.lock);
 	if (frame != fresh)
-		kmem_cache_free(frames.slab, fresh);
+		frame_free(fresh);
 	else
 		this_cpu_inc(dev->stats->count[prefetch ?
 			     LF_FRAMES_PREFETCHED : LF_FRAMES_DEMANDED]);
@@ -738,11 +863,10 @@ void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 	struct lf_frame_pos pos;
 
 	batch(prefetch);
-	/* Without a helper nobody would ever take them off the want lists. */
-	while (from < to && room-- && lf_helper_attached()) {
+	while (from < to && room--) {
 		if (lf_table_find(&table->table, from, &pos))
 			break;
-		frame = find_or_insert(dev, table->layer, &pos, prefetch);
+		frame = find_or_insert(dev, table->layer, &pos, true, prefetch);
 		if (!frame)
 			break;
 		lf_frame_put(frame);
@@ -769,7 +893,11 @@ static struct lf_frame *parked_frame(struct lf_io *io)
 	int error;
 
 	io->frame = NULL;
-	if (!frame || (!io->status && is_ready(frame)))
+	if (!frame)
+		return NULL;
+	if (!READ_ONCE(frame->stored))
+		io->fetched = true;
+	if (!io->status && is_ready(frame))
 		return frame;
 	error = io->status ? -ECANCELED : frame->error;
 	lf_frame_put(frame);
@@ -790,8 +918,8 @@ static bool park(struct lf_io *io, struct lf_frame *frame)
 	LIST_HEAD(put);
 
 	spin_lock(&frames.lock);
-	if (frame->state == LF_FRAME_WANTED || frame->state == LF_FRAME_SENT) {
-		io->status = __verdict(io);
+	if (frame->state < LF_FRAME_READY) {
+		io->status = __verdict(io, frame);
 		if (!io->status) {
 			__park(io, frame);
 			__promote(frame);
@@ -816,13 +944,17 @@ static void start_waiting(struct lf_io *io)
 struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 {
 	struct lf_frame *frame = parked_frame(io);
+	bool waits = false;
 
 	if (frame)
 		return frame;
 	do {
-		frame = find_or_insert(io->dev, io->table->layer, pos, false);
-		if (!frame || !is_ready(frame))
+		frame = find_or_insert(io->dev, io->table->layer, pos, false,
+				       false);
+		if (!frame || !is_ready(frame)) {
 			start_waiting(io);
+			waits = true;
+		}
 		if (!frame) {
 			if (starve(io))
 				return NULL;
@@ -833,6 +965,7 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 			return ERR_PTR(-EUCLEAN);
 		}
 		if (is_ready(frame)) {
+			io->fetched |= waits && !READ_ONCE(frame->stored);
 			WRITE_ONCE(frame->referenced, true);
 			return frame;
 		}
@@ -853,6 +986,9 @@ bool lf_frame_drop(struct lf_frame *frame)
 {
 	bool mine;
 
+	/* Pairs with the store's look at it, once it is written there. */
+	WRITE_ONCE(frame->bad, true);
+	lf_store_forget(frame->store, frame->layer, &frame->pos);
 	spin_lock(&frames.lock);
 	mine = !hlist_unhashed(&frame->hash);
 	if (mine)
@@ -962,12 +1098,14 @@ void lf_session_detach(struct lf_session *session)
 	lf_devices_kick();
 }
 
-/* SENT -> READY */
+/* SENT or LOADING -> READY */
 static void __ready(struct lf_frame *frame)
 {
 	lockdep_assert_held(&frames.lock);
 	list_add_tail(&frame->node, &frames.lru);
-	__leave_slot(frame);
+	if (frame->state == LF_FRAME_SENT)
+		__leave_slot(frame);
+	frame->load = NULL;
 	/* Pairs with the acquire in is_ready(). */
 	smp_store_release(&frame->state, LF_FRAME_READY);
 	__wake(frame);
@@ -992,10 +1130,12 @@ static void __answered(struct slot *slot, u32 status, struct list_head *put)
 {
 	struct lf_frame *frame = slot->frame;
 
-	if (frame && !status)
+	if (frame && !status) {
 		__ready(frame);
-	else if (frame)
+		lf_store_offer(frame);
+	} else if (frame) {
 		__fail(frame, fill_error(status), put);
+	}
 	__free_slot(slot);
 }
 
@@ -1077,6 +1217,32 @@ out_unlock:
 
 /*
  * ----------------------------------------------------------------
+ * The store's side
+ * ----------------------------------------------------------------
+ */
+
+void lf_frame_loaded(struct lf_load *load)
+{
+	struct lf_frame *frame = load->frame;
+	LIST_HEAD(put);
+
+	spin_lock(&frames.lock);
+	frames.loading--;
+	if (frame->load == load && !load->error)
+		__ready(frame);
+	else if (frame->load == load)
+		__want_helper(frame, &put);
+	spin_unlock(&frames.lock);
+	if (load->abandoned)
+		buffer_free(load->data, frame->pos.cbytes);
+	put_list(&put);
+	lf_frame_put(frame);
+	lf_load_free(load);
+	lf_frames_post();
+}
+
+/*
+ * ----------------------------------------------------------------
  * Init
  * ----------------------------------------------------------------
  */
@@ -1087,6 +1253,7 @@ int lf_frames_init(void)
 
 	spin_lock_init(&frames.lock);
 	frames.changed = jiffies;
+	INIT_LIST_HEAD(&frames.stored);
 	INIT_LIST_HEAD(&frames.demand);
 	INIT_LIST_HEAD(&frames.prefetch);
 	INIT_LIST_HEAD(&frames.lru);

@@ -11,6 +11,7 @@
  *	what does it say?		codec.c
  *	who brings it?			channel.c, and the helper behind it
  *	what was written since?		overlay.c, commit.c
+ *	what did the host keep?		store.c
  *
  * The life of a read
  * ------------------
@@ -28,8 +29,11 @@
  *	pool.grow_lock (mutex)	one growth of the decode pool at a time
  *	lf_overlays_lock (mutex)	the overlays and their users
  *	overlay->commit_lock (mutex)	one commit at a time
+ *	lf_stores_lock (mutex)		the stores
+ *	store->write_lock (mutex)	who writes to a store
  *	frames.lock (spinlock)	every frame's state, waiters, the want lists,
  *				the LRU, the slots, the session, parked reads
+ *	store->lock (spinlock, a leaf)	its index and its queue
  *	dev->stream_lock, pool.lock (spinlocks, leaves)
  *	overlay->lock (spinlock, a leaf, irq-safe)	its bits, claims and mode
  *
@@ -74,12 +78,13 @@ extern struct workqueue_struct *lf_wq;
 
 /* Counters of one device. Each read is counted once, when it ends. */
 enum lf_stat {
-	LF_READS,		/* = overlay + origin + zero + memory + fetched + failed */
+	LF_READS,		/* = overlay + origin + zero + memory + store + fetched + failed */
 	LF_READS_OVERLAY,	/* from the COW device */
 	LF_READS_ORIGIN,	/* handed on to the sealed device below */
 	LF_READS_ZERO,		/* no extent there, or zeroed: zeros */
 	LF_READS_MEMORY,	/* every frame was in memory */
-	LF_READS_FETCHED,	/* waited for at least one frame */
+	LF_READS_STORE,		/* waited, but for the store alone */
+	LF_READS_FETCHED,	/* waited for a helper */
 	LF_READS_FAILED,	/* ended with an error */
 	LF_READ_BYTES,		/* bytes of reads that did not fail */
 	LF_FRAMES_DEMANDED,	/* frames first asked for by a waiting read */
@@ -318,6 +323,8 @@ struct lf_device {
 	struct dm_dev *meta;		/* I */
 	struct dm_dev *cow;		/* I: NULL: no overlay */
 	struct dm_dev *origin;		/* I: in the image's place, or NULL */
+	struct dm_dev *store_dev;	/* I: NULL: frames are in memory only */
+	struct lf_store *store;		/* I: on it */
 	struct lf_overlay *overlay;	/* I: NULL without @cow */
 	struct lf_image image;		/* I */
 	u32 io_bytes;			/* I: reads of the image are cut there */
@@ -372,6 +379,7 @@ enum lf_io_kind {
  * @uend: U offset where the layer's bytes end; the rest of @to is zeros
  * @ahead_from: read-ahead that this read sets off, U offsets; empty if equal to @ahead_to
  * @frame: the frame that the read was parked on, with a reference
+ * @fetched: a frame that it waited for did not come from the store
  * @waiter: in frame->waiters, @parked: in dev->parked; both or none (frames.lock).
  *	    A write that is blocked by a claim is in overlay->blocked by @waiter
  * @since: jiffies of the first wait, valid if @waited
@@ -403,6 +411,7 @@ struct lf_io {
 	unsigned long since;
 	blk_status_t status;
 	bool waited;
+	bool fetched;
 	bool refetched;
 };
 
@@ -516,19 +525,108 @@ void lf_overlays_exit(void);
 
 /*
  * ----------------------------------------------------------------
+ * store.c, store_target.c. Where a store is passed, NULL is none.
+ * ----------------------------------------------------------------
+ */
+
+struct lf_frame_pos;
+struct lf_store *lf_store_get(struct lf_store *store);
+/* Context: any */
+void lf_store_put(struct lf_store *store);
+
+/**
+ * struct lf_load - one read from the store
+ * @frame: whose, with a reference
+ * @data: its buffer
+ * @error: 0, or -errno
+ * @abandoned: the frame has another buffer by now (frames.lock)
+ *
+ * All else is the store's.
+ */
+struct lf_load {
+	struct lf_frame *frame;
+	void *data;
+	int error;
+	bool abandoned;
+	struct work_struct work;
+	struct lf_store *store;
+	u64 key;
+	sector_t sector;
+	u32 sectors;
+	u32 number;
+	u32 sum;
+	u8 uuid[16];
+};
+
+/* Context: may sleep, but only for loads that are under way. */
+struct lf_load *lf_load_alloc(void);
+void lf_load_free(struct lf_load *load);
+
+/**
+ * lf_store_has - is it worth asking?
+ *
+ * Context: may be under frames.lock.
+ */
+bool lf_store_has(struct lf_store *store, const struct lf_layer *layer,
+		  const struct lf_frame_pos *pos);
+
+/**
+ * lf_store_begin - hold a frame's place in the store for a read
+ *
+ * Return: false if it is not there; true: lf_store_read() must follow.
+ * Context: under frames.lock; the frame is hashed.
+ */
+bool lf_store_begin(struct lf_store *store, struct lf_frame *frame,
+		    struct lf_load *load);
+
+/**
+ * lf_store_read - read into load->data; lf_frame_loaded() follows
+ */
+void lf_store_read(struct lf_load *load);
+
+/**
+ * lf_store_offer - a frame arrived: it may be stored, in the background
+ *
+ * Context: under frames.lock; the frame is hashed.
+ */
+void lf_store_offer(struct lf_frame *frame);
+
+/**
+ * lf_store_forget - what was stored of a frame is wrong
+ */
+void lf_store_forget(struct lf_store *store, const struct lf_layer *layer,
+		     const struct lf_frame_pos *pos);
+
+/**
+ * lf_store_on - the store on a device that a table line names
+ *
+ * Return: with a reference, or NULL: there is none.
+ */
+struct lf_store *lf_store_on(struct block_device *bdev);
+
+int lf_stores_init(void);
+void lf_stores_exit(void);
+int lf_store_target_init(void);
+void lf_store_target_exit(void);
+
+/*
+ * ----------------------------------------------------------------
  * frame.c
  * ----------------------------------------------------------------
  */
 
 /*
  * WANTED -> SENT -> READY is the way of a frame that was missing. SENT ->
- * WANTED when a helper goes. WANTED, SENT -> FAILED by a final error, with the
- * layer, or because nobody wants it any more; @error says which. READY and
- * FAILED are final. A FAILED frame is never in the hash; a READY one leaves it
- * by eviction, and then lives on by references only.
+ * WANTED when a helper goes. One that the store should have goes WANTED ->
+ * LOADING -> READY; or back to WANTED, if it was not there after all. All but
+ * READY -> FAILED by a final error, with the layer, or because nobody wants it
+ * any more; @error says which. READY and FAILED are final. A FAILED frame is
+ * never in the hash; a READY one leaves it by eviction, and then lives on by
+ * references only.
  */
 enum lf_frame_state {
 	LF_FRAME_WANTED,	/* on a want list */
+	LF_FRAME_LOADING,	/* the store reads it */
 	LF_FRAME_SENT,		/* has a slot; a helper brings it */
 	LF_FRAME_READY,		/* complete, on the LRU */
 	LF_FRAME_FAILED,	/* not hashed */
@@ -551,6 +649,8 @@ struct lf_frame {
 	refcount_t refs;		/* A: one is the hash's */
 	enum lf_frame_state state;	/* F; READY is read with acquire */
 	bool prefetch;			/* F: nobody has waited for it yet */
+	bool stored;			/* F: the store is to be asked, or gave it */
+	bool bad;			/* did not verify: not for the store */
 	bool referenced;		/* touched since the LRU hand passed; racy */
 	bool verified;			/* content was checked once; 0 -> 1 */
 	int error;			/* set before FAILED */
@@ -559,6 +659,8 @@ struct lf_frame {
 	u32 slot;			/* F: valid in SENT */
 	unsigned long since;		/* F: jiffies when first wanted */
 	unsigned int timeout;		/* F: longest of its readers', seconds; 0 none */
+	struct lf_store *store;		/* I: with a reference, or NULL */
+	struct lf_load *load;		/* F: in LOADING */
 	void *data;			/* pos.cbytes, or NULL before the first post */
 	struct rcu_head rcu;
 };
@@ -634,6 +736,13 @@ void lf_session_detach(struct lf_session *session);
  */
 int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
 	    struct iov_iter *from);
+
+/**
+ * lf_frame_loaded - a read from the store has ended
+ *
+ * Context: worker. Frees @load.
+ */
+void lf_frame_loaded(struct lf_load *load);
 
 int lf_frames_init(void);
 void lf_frames_exit(void);

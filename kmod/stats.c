@@ -54,6 +54,7 @@ STAT_SHOW(reads_overlay, LF_READS_OVERLAY);
 STAT_SHOW(reads_origin, LF_READS_ORIGIN);
 STAT_SHOW(reads_zero, LF_READS_ZERO);
 STAT_SHOW(reads_memory, LF_READS_MEMORY);
+STAT_SHOW(reads_store, LF_READS_STORE);
 STAT_SHOW(reads_fetched, LF_READS_FETCHED);
 STAT_SHOW(reads_failed, LF_READS_FAILED);
 STAT_SHOW(read_bytes, LF_READ_BYTES);
@@ -107,6 +108,7 @@ static struct attribute *device_attrs[] = {
 	&reads_origin_attr.attr,
 	&reads_zero_attr.attr,
 	&reads_memory_attr.attr,
+	&reads_store_attr.attr,
 	&reads_fetched_attr.attr,
 	&reads_failed_attr.attr,
 	&read_bytes_attr.attr,

@@ -171,7 +171,8 @@ static void io_finish(struct lf_io *io)
 		memzero_bvec(&bv);
 		bio_advance_iter_single(io->to, &io->iter, bv.bv_len);
 	}
-	io_end(io, BLK_STS_OK, io->waited ? LF_READS_FETCHED : LF_READS_MEMORY);
+	io_end(io, BLK_STS_OK, io->fetched ? LF_READS_FETCHED :
+			       io->waited ? LF_READS_STORE : LF_READS_MEMORY);
 }
 
 /*
@@ -194,7 +195,8 @@ static int io_copy(struct lf_io *io, struct lf_frame *frame)
 		this_cpu_inc(io->dev->stats->count[LF_FRAMES_BAD]);
 	if (io->refetched)
 		return err;
-	io->refetched = true;
+	/* What was bad in the store was not fetched yet. */
+	io->refetched = !READ_ONCE(frame->stored);
 	return 0;
 }
 
@@ -290,6 +292,7 @@ static void io_place(struct lf_io *io, const struct lf_disk_extent *extent,
 	io->frame = NULL;
 	io->status = BLK_STS_OK;
 	io->waited = false;
+	io->fetched = false;
 	io->refetched = false;
 	INIT_WORK(&io->work, io_work);
 }
@@ -479,6 +482,33 @@ static int parse_features(struct lf_device *dev, struct dm_arg_set *as)
 	return 0;
 }
 
+static void put_devices(struct lf_device *dev)
+{
+	lf_store_put(dev->store);
+	if (dev->store_dev)
+		dm_put_device(dev->ti, dev->store_dev);
+	if (dev->origin)
+		dm_put_device(dev->ti, dev->origin);
+	if (dev->cow)
+		dm_put_device(dev->ti, dev->cow);
+	dm_put_device(dev->ti, dev->meta);
+}
+
+static int open_store(struct lf_device *dev, const char *path)
+{
+	struct dm_target *ti = dev->ti;
+	int err;
+
+	ti->error = "Cannot open the store";
+	err = dm_get_device(ti, path, dm_table_get_mode(ti->table) &
+				      ~LF_OPEN_WRITE, &dev->store_dev);
+	if (err)
+		return err;
+	ti->error = "The store's device has no lazyframe-store table";
+	dev->store = lf_store_on(dev->store_dev->bdev);
+	return dev->store ? 0 : -EINVAL;
+}
+
 static int parse_devices(struct lf_device *dev, struct dm_arg_set *as)
 {
 	struct dm_target *ti = dev->ti;
@@ -492,10 +522,6 @@ static int parse_devices(struct lf_device *dev, struct dm_arg_set *as)
 	meta = dm_shift_arg(as);
 	store = dm_shift_arg(as);
 	cow = dm_shift_arg(as);
-	if (strcmp(store, "-")) {
-		ti->error = "This version has no store: give - as <store_dev>";
-		return -EINVAL;
-	}
 	if (!strcmp(cow, "-")) {
 		if (dm_table_get_mode(ti->table) & LF_OPEN_WRITE) {
 			ti->error = "A device without <cow_dev> must be created read-only";
@@ -507,12 +533,15 @@ static int parse_devices(struct lf_device *dev, struct dm_arg_set *as)
 	err = dm_get_device(ti, meta, dm_table_get_mode(ti->table), &dev->meta);
 	if (err)
 		return err;
-	if (!cow)
-		return 0;
-	ti->error = "Cannot open the COW device";
-	err = dm_get_device(ti, cow, dm_table_get_mode(ti->table), &dev->cow);
+	if (cow) {
+		ti->error = "Cannot open the COW device";
+		err = dm_get_device(ti, cow, dm_table_get_mode(ti->table),
+				    &dev->cow);
+	}
+	if (!err && strcmp(store, "-"))
+		err = open_store(dev, store);
 	if (err)
-		dm_put_device(ti, dev->meta);
+		put_devices(dev);
 	return err;
 }
 
@@ -602,15 +631,6 @@ static void unload(struct lf_device *dev)
 	if (dev->overlay)
 		lf_overlay_put(dev->overlay);
 	lf_meta_unload(&dev->image);
-}
-
-static void put_devices(struct lf_device *dev)
-{
-	if (dev->origin)
-		dm_put_device(dev->ti, dev->origin);
-	if (dev->cow)
-		dm_put_device(dev->ti, dev->cow);
-	dm_put_device(dev->ti, dev->meta);
 }
 
 static int lf_ctr(struct dm_target *ti, unsigned int argc, char **argv)
@@ -811,7 +831,7 @@ static void status_info(struct lf_device *dev, char *result,
 	};
 	static const enum lf_stat written[] = {
 		LF_WRITES, LF_COPY_UPS, LF_COMMITS, LF_READS_OVERLAY,
-		LF_READS_ORIGIN,
+		LF_READS_ORIGIN, LF_READS_STORE,
 	};
 	unsigned int sz = 0, i;
 
@@ -839,7 +859,9 @@ static void status_table(struct lf_device *dev, char *result,
 				2 * fetch_set + 2 * !!dev->origin;
 	unsigned int sz = 0;
 
-	DMEMIT("%s - %s", dev->meta->name, dev->cow ? dev->cow->name : "-");
+	DMEMIT("%s %s %s", dev->meta->name,
+	       dev->store_dev ? dev->store_dev->name : "-",
+	       dev->cow ? dev->cow->name : "-");
 	if (features)
 		DMEMIT(" %u", features);
 	if (error)
@@ -980,26 +1002,36 @@ static int __init lf_init(void)
 	err = lf_frames_init();
 	if (err)
 		goto out_wq;
-	err = lf_overlays_init();
+	err = lf_stores_init();
 	if (err)
 		goto out_frames;
+	err = lf_overlays_init();
+	if (err)
+		goto out_stores;
 	err = lf_codec_init();
 	if (err)
 		goto out_overlays;
 	err = lf_channel_init();
 	if (err)
 		goto out_codec;
-	err = dm_register_target(&lf_target);
+	err = lf_store_target_init();
 	if (err)
 		goto out_channel;
+	err = dm_register_target(&lf_target);
+	if (err)
+		goto out_store_target;
 	return 0;
 
+out_store_target:
+	lf_store_target_exit();
 out_channel:
 	lf_channel_exit();
 out_codec:
 	lf_codec_exit();
 out_overlays:
 	lf_overlays_exit();
+out_stores:
+	lf_stores_exit();
 out_frames:
 	lf_frames_exit();
 out_wq:
@@ -1011,10 +1043,13 @@ out_wq:
 static void __exit lf_exit(void)
 {
 	dm_unregister_target(&lf_target);
+	lf_store_target_exit();
 	lf_channel_exit();
 	/* Works that ended the last read may still be on their way out. */
 	flush_workqueue(lf_wq);
+	/* Frames hold stores. */
 	lf_frames_exit();
+	lf_stores_exit();
 	lf_overlays_exit();
 	lf_codec_exit();
 	destroy_workqueue(lf_wq);

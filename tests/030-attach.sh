@@ -105,8 +105,10 @@ check "a name too long for the UUID" \
 	same_state says 1 "longer than 81" lazyframe attach "$(printf %082d 0)" "$url"
 check "no such image" \
 	same_state says 1 nowhere lazyframe attach y "file://$PWD/store/nowhere"
-check "--store is not there yet" \
-	same_state says 2 "not supported" lazyframe attach y "$url" --store $disk
+check "--store with a disk that is none" \
+	same_state says 1 "store-format $disk" lazyframe attach y "$url" --store $disk
+check "--store with a file" \
+	same_state says 1 "losetup" lazyframe attach y "$url" --store img
 for n in "" -1 1x 86401 99999999999999999999; do
 	check "no number of seconds: \"$n\"" same_state \
 		says 2 "seconds" lazyframe attach y "$url" --fetch-timeout "$n"

@@ -36,7 +36,7 @@ cp "$tap_dir/system.crt" "$system"
 
 block() { dd if=/dev/mapper/t bs=4k count=1 skip="$1" iflag=direct status=none; }
 helper_start
-dmsetup message t 0 fetch_timeout 10
+dmsetup message t 0 fetch_timeout 20
 check "without --cafile, reads fail" says 1 "error reading" block 5
 check "and the log says why" eval 'cat "$tap_dir/helper.log"
 	grep -i -E "layer .* attempt [0-9]+ stopped at .*certificate" "$tap_dir/helper.log"'

@@ -23,13 +23,14 @@ count	ROUNDS		1	10	1	3	# factor for tests with random numbers
 count	DEVICES		150	500	40	100	# on one kernel, at once
 count	MATRIX		turns	all	few	turns	# images for each codec and frame size
 count	KILLS		12	100	4	20	# of the helper, below fio
-count	FUZZ_SECONDS	5	600	5	600	# for each fuzzer
-count	POWER_CUTS	2	20	1	5	# of a machine that writes
+count	FUZZ_SECONDS	3	600	5	600	# for each fuzzer
+count	POWER_CUTS	1	20	1	5	# of a machine that writes
 count	GENERATIONS	60	500	5	50	# of random layers on layers
-count	FSX_SECONDS	10	600	10	120	# of fsx on a device
-count	SEAL_KILLS	4	60	2	10	# of seal, each at another moment
+count	FSX_SECONDS	5	600	10	120	# of fsx on a device
+count	SEAL_KILLS	3	60	2	10	# of seal, each at another moment
 count	EXPORT_KILLS	1	60	1	10	# of export
 count	MEMORY_MIB	24	48	16	16	# of a machine's memory that many processes map
+count	STORE_CUTS	200	2000	50	200	# of a store that is filled and emptied
 count	SEAL_MIB	64	1024	16	64	# dirty when the time of a seal is taken
 count	OVERLAY_SECONDS	8	120	8	60	# of everything at once on an overlay
 # these are multiplied by ROUNDS, too

@@ -14,6 +14,7 @@
 
 #include "../../helper/seektable.h"
 #include "../../kmod/overlay_disk.h"
+#include "../../kmod/store_disk.h"
 #include "../unit/wire.h"
 
 #define K	4096ULL
@@ -216,6 +217,63 @@ static void make_overlay(void)
 	}
 }
 
+static void store_super(struct wire *w, u64 bytes, u32 segment, u32 segments,
+			u32 layers)
+{
+	wire_put(w, LF_STORE_MAGIC, 8);
+	wire_u32(w, LF_STORE_VERSION);
+	wire_u32(w, segment);
+	wire_uuid(w, 5);
+	wire_u64(w, bytes);
+	wire_u32(w, segments);
+	wire_u32(w, layers);
+}
+
+/* Three sizes of device; frames one behind the other, one that is elsewhere */
+static void make_store(void)
+{
+	static const struct {
+		u64 bytes;
+		u32 segment;
+		u32 segments;
+		u32 layers;
+	} stores[] = {
+		{ 40ULL << 20, 4U << 20, 9, 128 },
+		{ 5ULL << 30, 32U << 20, 159, 5120 },
+		{ 64ULL << 30, 32U << 20, 2045, 65408 },
+	};
+	struct wire w = {0};
+	u32 i, j;
+
+	begin("store");
+	for (i = 0; i < 3; i++) {
+		wire_u64(&w, stores[i].bytes);
+		for (j = 0; j < 2; j++) {
+			store_super(&w, stores[i].bytes, stores[i].segment,
+				    stores[i].segments, stores[i].layers);
+			wire_u8(&w, j && i == 1);	/* its sum is wrong */
+		}
+		wire_u8(&w, 0);		/* the summary's, too */
+		wire_u32(&w, 3);	/* asked for: the segment */
+		wire_u64(&w, 0);
+		wire_uuid(&w, 5);
+		wire_u64(&w, 9);
+		wire_u32(&w, LF_SUMMARY_MAGIC);
+		wire_u32(&w, 3);
+		wire_u32(&w, 5);
+		wire_u32(&w, LF_LOG_MAIN);
+		wire_u64(&w, 0);
+		wire_u64(&w, 0);
+		for (j = 0; j < 5; j++) {
+			wire_u32(&w, j);	/* the entry's place */
+			wire_u64(&w, lf_store_key(j * 31, j * 5000));
+			wire_u32(&w, j * 8 | 8 << 16);
+			wire_u32(&w, 0x1234);
+		}
+		save(&w);
+	}
+}
+
 static void make_lz4frame(void)
 {
 	static char content[70000];
@@ -401,6 +459,7 @@ int main(int argc, char **argv)
 		die(base);
 	make_disk();
 	make_overlay();
+	make_store();
 	make_lz4frame();
 	make_seektable();
 	make_header();

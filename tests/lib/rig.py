@@ -516,9 +516,9 @@ class Device(Block):
 
     def __init__(self, layers, extents=None, size=None, features="",
                  resume=True, keep=False, cow=False, on=None, origin=None,
-                 origin_uuid=None):
+                 origin_uuid=None, store=None):
         """@cow: with an overlay, on a file of its own; @on: on these two block
-        devices. @origin: a device's path."""
+        devices. @origin: a device's path. @store: a device, or None."""
         if size is None:
             size = len(layers[0].content)
         if extents is None:
@@ -532,7 +532,7 @@ class Device(Block):
         self.loop = self.cow_loop = self.number = None
         try:
             self.storage(cow, on, origin_uuid)
-            self.args = self.line(features, origin)
+            self.args = self.line(features, origin, store)
             if not keep:
                 undo(self.close)
             self.create(resume)
@@ -570,12 +570,13 @@ class Device(Block):
                 self.cow_loop = Loop(self.cow_path)
         self.writable = bool(cow or on)
 
-    def line(self, features="", origin=None):
+    def line(self, features="", origin=None, store=None):
         cow = self.cow_loop.name if self.cow_loop else \
             self.cow_path if self.writable else "-"
         if origin:
             features += f" origin {origin}"
-        return f"{self.loop.name if self.loop else self.path} - {cow}" + (
+        meta = self.loop.name if self.loop else self.path
+        return f"{meta} {store.node if store else '-'} {cow}" + (
             f" {len(features.split())} {features}" if features else "")
 
     def create(self, resume=True):
@@ -641,7 +642,7 @@ class Device(Block):
         s = self.stats()
         assert s["waiting"] == 0, s
         assert s["reads"] == s["reads_zero"] + s["reads_memory"] + \
-            s["reads_fetched"] + s["reads_failed"] + \
+            s["reads_store"] + s["reads_fetched"] + s["reads_failed"] + \
             s["reads_overlay"] + s["reads_origin"], s
         return s
 
