@@ -18,7 +18,7 @@ INFO = ("helper", "policy", "layers", "cache_frames", "cache_bytes",
         "cache_limit", "waiting", "reads", "reads_zero", "reads_memory",
         "reads_fetched", "reads_failed", "frames_bad", "mode", "dirty_blocks",
         "zero_blocks", "writes", "copy_ups", "commits", "reads_overlay",
-        "reads_origin")
+        "reads_origin", "reads_store")
 
 
 def info(device):
