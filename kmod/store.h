@@ -78,6 +78,21 @@ enum lf_store_stat {
 	LF_STORE_STATS,
 };
 
+/* Frames that are written at once. */
+#define LF_STORE_BATCH	32
+
+/*
+ * struct lf_put - a frame on its way into the store
+ */
+struct lf_put {
+	struct lf_offer *offer;
+	struct lf_batch *batch;
+	u64 key;
+	u32 number;
+	u32 sectors;
+	int error;
+};
+
 /*
  * struct lf_store - a store, shared by the devices that name it
  *
@@ -96,7 +111,7 @@ struct lf_store {
 	u8 uuid[16];			/* O */
 	u32 align;			/* O: frames begin at multiples, sectors */
 	struct lf_disk_summary *summary; /* W: scratch */
-	void *scratch;			/* W: a frame that is moved or scrubbed */
+	struct lf_put put[LF_STORE_BATCH]; /* W */
 	struct lf_segment *opened[LF_LOGS]; /* W */
 	u64 sequence;			/* W */
 	unsigned long commit_at;	/* W: jiffies, valid if @uncommitted */

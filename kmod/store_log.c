@@ -19,7 +19,6 @@
 #define COMMIT_DELAY	(5 * HZ)
 /* Where all is pinned, so long nobody looks for room again. */
 #define FULL_DELAY	(10 * HZ)
-#define BATCH		32
 #define SCRUB_STEP	64
 /* Bytes that wait to be written: an eighth of the cache that holds them. */
 #define queue_limit()	(lf_cache_limit() / 8)
@@ -555,18 +554,6 @@ struct lf_batch {
 	struct completion done;
 };
 
-/*
- * struct lf_put - a frame on its way into the store
- */
-struct lf_put {
-	struct lf_offer *offer;
-	struct lf_batch *batch;
-	u64 key;
-	u32 number;
-	u32 sectors;
-	int error;
-};
-
 static void put_done(unsigned long error, void *context)
 {
 	struct lf_put *put = context;
@@ -680,7 +667,7 @@ static void put_back(struct lf_store *store, struct lf_offer *offer)
 /* Some of the queue, all at once. Returns false if there was nothing. */
 static bool write_some(struct lf_store *store)
 {
-	struct lf_put put[BATCH], *p;
+	struct lf_put *put = store->put, *p;
 	struct lf_batch batch;
 	struct lf_offer *offer;
 	u32 n = 0, i;
@@ -688,7 +675,7 @@ static bool write_some(struct lf_store *store)
 
 	atomic_set(&batch.left, 1);
 	init_completion(&batch.done);
-	while (n < BATCH && (offer = next_offer(store))) {
+	while (n < LF_STORE_BATCH && (offer = next_offer(store))) {
 		p = &put[n];
 		*p = (struct lf_put) {
 			.offer = offer,

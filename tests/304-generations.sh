@@ -81,8 +81,9 @@ def shows(path, what):
             break
         got += part
     os.close(fd)
-    if got != model:
-        bad = next(i for i in range(DEVICE) if got[i:i + 1] != model[i:i + 1])
+    # what is written behind the image's end, in its last sector, is no part of it
+    if got[:SIZE] != model[:SIZE]:
+        bad = next(i for i in range(SIZE) if got[i:i + 1] != model[i:i + 1])
         sys.exit(f"generation {n}: {what}: byte {bad} differs")
 
 
@@ -113,7 +114,6 @@ for n in range(1, count + 1):
     url = run("export", "g", "--codec", rng.choice(("zstd", "lz4", "none")),
               "--frame-size", rng.choice(("4K", "8K", "64K", "1M")),
               *(["--compare-parent"] if rng.random() < 0.3 else []))
-    # what it has of this image are the new layers: nothing is dirty
     shows("/dev/mapper/g", "the device, after")
     if n % 25 == 0 or n == count:
         run("verify", "-q", url)
