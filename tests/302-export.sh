@@ -241,28 +241,29 @@ attach_any()
 # killed at any moment: the device is as it was or done, no header is half there
 killed()
 {
-	local i kills=0 n step=$((120 / EXPORT_KILLS)) file
+	local i kills=0 n at file
 
 	start || return 1
 	for ((i = 1; i <= EXPORT_KILLS; i++)); do
+		at=$((i * 120 / (EXPORT_KILLS + 1)))
 		both ten$((i % 4 + 1)) $((i * 11 % 700)) || return 1
 		cp model sealed.model
 		strace -qqq -f -o trace \
 			-e trace=ioctl,pwrite64,renameat2,rename,link,linkat,fsync,fdatasync,unlink,fsetxattr \
-			-e inject=ioctl,pwrite64,renameat2,rename,link,linkat,fsync,fdatasync,unlink,fsetxattr:signal=KILL:when=$((i * step)) \
+			-e inject=ioctl,pwrite64,renameat2,rename,link,linkat,fsync,fdatasync,unlink,fsetxattr:signal=KILL:when=$at \
 			lazyframe export x >out 2>note
 		[ $? -eq 137 ] && kills=$((kills + 1))
 		for file in store/*/*.header; do
 			grep -qxF "$file" verified 2>/dev/null && continue
 			lazyframe verify "file://$PWD/$file" >verify.out 2>&1 ||
-				{ echo "after kill at $((i * step))"; cat verify.out; return 1; }
+				{ echo "after kill at $at"; cat verify.out; return 1; }
 			echo "$file" >>verified
 		done
 		if [ $((i % 2)) = 0 ]; then
-			by_hand && attach_any && is_model || { echo "attached after kill at $((i * step))"; return 1; }
+			by_hand && attach_any && is_model || { echo "attached after kill at $at"; return 1; }
 		fi
-		export_x || { echo "again after kill at $((i * step))"; return 1; }
-		is_model && alone && shows "$new" sealed.model || { echo "after kill at $((i * step))"; return 1; }
+		export_x || { echo "again after kill at $at"; return 1; }
+		is_model && alone && shows "$new" sealed.model || { echo "after kill at $at"; return 1; }
 	done
 	echo "$kills kills"
 	[ $kills -gt 0 ] && lazyframe detach x --discard
