@@ -245,7 +245,8 @@ killed()
 
 	start || return 1
 	for ((i = 1; i <= EXPORT_KILLS; i++)); do
-		at=$((i * 120 / (EXPORT_KILLS + 1)))
+		# there are some fifty to a hundred of them
+		at=$((i * 120 / (EXPORT_KILLS + 5)))
 		both ten$((i % 4 + 1)) $((i * 11 % 700)) || return 1
 		cp model sealed.model
 		strace -qqq -f -o trace \
