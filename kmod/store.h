@@ -104,7 +104,7 @@ struct lf_store {
 	dev_t dev;			/* I: the mapped device */
 
 	struct mutex write_lock;	/* who changes what is on disk */
-	struct block_device *bdev;	/* O */
+	struct block_device *bdev;	/* O; NULL: not open (lf_stores_lock) */
 	struct dm_bufio_client *bufio;	/* O: all but the segments */
 	struct dm_io_client *io;	/* O: the segments */
 	struct lf_store_shape shape;	/* O */

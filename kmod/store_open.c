@@ -36,7 +36,6 @@ static void free_index(struct lf_store *store)
 	kvfree(store->segment);
 	kvfree(store->layer);
 	xa_destroy(&store->ids);
-	store->bdev = NULL;
 	store->io = NULL;
 	store->bufio = NULL;
 	store->summary = NULL;
@@ -294,47 +293,62 @@ static bool in_use(const struct lf_store *store, struct block_device *bdev)
 	return false;
 }
 
+static bool take_device(struct lf_store *store, struct block_device *bdev)
+{
+	bool taken;
+
+	mutex_lock(&lf_stores_lock);
+	taken = !in_use(store, bdev);
+	if (taken)
+		store->bdev = bdev;
+	mutex_unlock(&lf_stores_lock);
+	return taken;
+}
+
+static void leave_device(struct lf_store *store)
+{
+	mutex_lock(&lf_stores_lock);
+	store->bdev = NULL;
+	mutex_unlock(&lf_stores_lock);
+}
+
 int lf_store_open(struct lf_store *store, struct block_device *bdev,
 		  struct dm_table *table, bool read_only, const char **why)
 {
 	unsigned int noio = memalloc_noio_save();
-	int err = 0;
+	int err;
 
-	mutex_lock(&lf_stores_lock);
-	if (in_use(store, bdev))
-		err = -EBUSY;
-	else
-		store->bdev = bdev;
-	mutex_unlock(&lf_stores_lock);
-	if (err) {
-		*why = "the cache device has a store that is active already";
-		memalloc_noio_restore(noio);
-		return err;
-	}
+	*why = "the cache device has a store that is active already";
+	err = -EBUSY;
+	if (!take_device(store, bdev))
+		goto out;
 	mutex_lock(&store->write_lock);
 	store->align = max(bdev_logical_block_size(bdev) >> SECTOR_SHIFT, 1U);
 	*why = "Cannot open the cache device";
 	store->bufio = lf_bufio_create(bdev);
 	err = PTR_ERR_OR_ZERO(store->bufio);
 	if (err)
-		goto out;
+		goto out_free;
 	store->io = dm_io_client_create();
 	err = PTR_ERR_OR_ZERO(store->io);
 	if (err)
-		goto out;
+		goto out_free;
 	err = load(store, why);
 	if (err)
-		goto out;
+		goto out_free;
 	spin_lock(&store->lock);
 	store->mode = read_only ? LF_STORE_RO : LF_STORE_RW;
 	store->closing = false;
 	store->table = table;
 	store->active = true;
 	spin_unlock(&store->lock);
-out:
+out_free:
 	if (err)
 		free_index(store);
 	mutex_unlock(&store->write_lock);
+	if (err)
+		leave_device(store);
+out:
 	memalloc_noio_restore(noio);
 	return err;
 }
@@ -371,6 +385,7 @@ void lf_store_close(struct lf_store *store)
 	store->table = NULL;
 	free_index(store);
 	mutex_unlock(&store->write_lock);
+	leave_device(store);
 out:
 	memalloc_noio_restore(noio);
 }
