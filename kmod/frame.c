@@ -749,7 +749,7 @@ static bool __load(struct lf_frame *frame, struct lf_load *load,
 static void post_work(struct work_struct *work)
 {
 	unsigned int noio = memalloc_noio_save();
-	struct lf_load *load = lf_load_alloc();
+	struct lf_load *load = NULL;
 	struct lf_frame *frame;
 	LIST_HEAD(put);
 	void *data;
@@ -758,13 +758,15 @@ static void post_work(struct work_struct *work)
 		spin_lock(&frames.lock);
 		frame = __next_wanted();
 		if (frame && frame->data && frame->stored) {
-			bool loads = __load(frame, load, &put);
+			bool loads = load && __load(frame, load, &put);
 
 			spin_unlock(&frames.lock);
 			put_list(&put);
-			if (loads) {
-				lf_store_read(load);
+			if (!load) {
 				load = lf_load_alloc();
+			} else if (loads) {
+				lf_store_read(load);
+				load = NULL;
 			}
 			continue;
 		}
@@ -796,7 +798,8 @@ static void post_work(struct work_struct *work)
 	if (frames.session)
 		lf_ring_publish(frames.session);
 	spin_unlock(&frames.lock);
-	lf_load_free(load);
+	if (load)
+		lf_load_free(load);
 	memalloc_noio_restore(noio);
 }
 

@@ -4,7 +4,7 @@
  *
  * A device is an array of extents that map image space onto the U space of
  * layers. A layer is one immutable, compressed object somewhere else, cut into
- * frames that decode on their own. Four questions, four places:
+ * frames that decode on their own. Each question has its place:
  *
  *	which frame holds this sector?	target.c, disk.c
  *	is it here, and who waits?	frame.c

@@ -140,7 +140,7 @@ static u32 __find_frame(struct lf_store *store, const struct lf_layer *layer,
 		return LF_STORE_NONE;
 	/* Another table of the layer may cut its frames in another way. */
 	if (store->entry[number].sectors !=
-	    round_up(DIV_ROUND_UP(pos->cbytes, SECTOR_SIZE), store->align))
+	    lf_frame_sectors(store, pos->cbytes))
 		return LF_STORE_NONE;
 	return number;
 }

@@ -83,6 +83,7 @@ enum lf_store_stat {
 
 /*
  * struct lf_put - a frame on its way into the store
+ * @number: of its entry, which is filled when all is written
  */
 struct lf_put {
 	struct lf_offer *offer;
@@ -122,7 +123,6 @@ struct lf_store {
 
 	spinlock_t lock;		/* a leaf */
 	bool active;			/* L: it is open, and lends itself */
-	bool closing;			/* the writer shall end */
 	bool scrubbing;			/* L */
 	enum lf_store_mode mode;	/* L */
 	unsigned int faults;		/* L: reads that failed, in sequence */
@@ -191,6 +191,17 @@ static inline sector_t lf_entry_sector(const struct lf_store *store, u32 number)
 
 	return block * (LF_META_BLOCK >> SECTOR_SHIFT) +
 	       store->entry[number].offset;
+}
+
+/* Sectors of a segment, and those that a frame takes there */
+static inline u32 lf_segment_sectors(const struct lf_store *store)
+{
+	return store->shape.segment_bytes >> SECTOR_SHIFT;
+}
+
+static inline u32 lf_frame_sectors(const struct lf_store *store, u32 cbytes)
+{
+	return round_up(DIV_ROUND_UP(cbytes, SECTOR_SIZE), store->align);
 }
 
 static inline u32 lf_segment_number(struct lf_store *store, struct lf_segment *segment)

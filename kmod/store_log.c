@@ -201,6 +201,7 @@ static void close_segment(struct lf_store *store, u32 log)
 		lf_store_write_failed(store);
 }
 
+/* Making room moves frames, and to move one takes room. */
 static int place_frame(struct lf_store *store, u32 log, u32 sectors,
 		       bool moving, u32 *number);
 
@@ -241,7 +242,7 @@ static bool look_at(struct lf_store *store, u32 number, struct lf_look *look)
 }
 
 static void look_failed(struct lf_store *store, u32 number,
-			const struct lf_look *look, enum lf_store_stat stat)
+			enum lf_store_stat stat)
 {
 	spin_lock(&store->lock);
 	if (store->entry[number].sectors && stat == LF_STORE_BAD)
@@ -263,10 +264,10 @@ static void *read_entry(struct lf_store *store, u32 number,
 		return NULL;
 	if (lf_store_io(store, REQ_OP_READ, lf_entry_sector(store, number),
 			entry->sectors, data, NULL, NULL))
-		look_failed(store, number, look, LF_STORE_ERRORS);
+		look_failed(store, number, LF_STORE_ERRORS);
 	else if (lf_store_sum(look->uuid, lf_entry_key(entry), data,
 			      entry->sectors) != entry->sum)
-		look_failed(store, number, look, LF_STORE_BAD);
+		look_failed(store, number, LF_STORE_BAD);
 	else
 		return data;
 	kvfree(data);
@@ -326,7 +327,7 @@ static bool is_pinned(struct lf_store *store, const struct lf_store_entry *entry
 static int move_hot(struct lf_store *store, struct lf_segment *victim)
 {
 	u32 first = lf_segment_number(store, victim) * store->shape.slots;
-	u32 room = store->shape.segment_bytes >> SECTOR_SHIFT >> 1;
+	u32 room = lf_segment_sectors(store) / 2;
 	u32 level, i;
 	int err;
 
@@ -379,7 +380,7 @@ static bool mostly_pinned(struct lf_store *store, struct lf_segment *segment)
 		if (is_pinned(store, entry))
 			pinned += entry->sectors;
 	}
-	return pinned > store->shape.segment_bytes >> SECTOR_SHIFT >> 1;
+	return pinned > lf_segment_sectors(store) / 2;
 }
 
 /* The segment that gives way; NULL: those whose turn it was are pinned. */
@@ -482,8 +483,7 @@ static bool has_room(const struct lf_store *store, u32 log, u32 sectors)
 	const struct lf_segment *segment = store->opened[log];
 
 	return segment && segment->entries < store->shape.slots &&
-	       segment->used + sectors <=
-	       store->shape.segment_bytes >> SECTOR_SHIFT;
+	       segment->used + sectors <= lf_segment_sectors(store);
 }
 
 /* Room for a frame at the end of a log: the entry gets its offset. */
@@ -572,9 +572,8 @@ static int put_prepare(struct lf_store *store, struct lf_put *put, bool first)
 	u32 place, found, log;
 	int err;
 
-	put->sectors = round_up(DIV_ROUND_UP(pos->cbytes, SECTOR_SIZE),
-				store->align);
-	if (put->sectors > store->shape.segment_bytes >> SECTOR_SHIFT ||
+	put->sectors = lf_frame_sectors(store, pos->cbytes);
+	if (put->sectors > lf_segment_sectors(store) ||
 	    pos->cstart >> LF_STORE_OFFSET_BITS)
 		return -EFBIG;
 	err = layer_place(store, offer->id, offer->uuid, &place);
@@ -777,9 +776,9 @@ void lf_store_work(struct work_struct *work)
 			lf_store_commit(store);
 		mutex_unlock(&store->write_lock);
 		cond_resched();
-	} while (more && !READ_ONCE(store->closing));
+	} while (more && READ_ONCE(store->active));
 	mutex_lock(&store->write_lock);
-	if (store->uncommitted && !READ_ONCE(store->closing))
+	if (store->uncommitted && READ_ONCE(store->active))
 		queue_delayed_work(lf_store_wq, &store->work, COMMIT_DELAY);
 	mutex_unlock(&store->write_lock);
 	memalloc_noio_restore(noio);

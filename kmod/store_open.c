@@ -67,8 +67,8 @@ static int alloc_index(struct lf_store *store)
 
 	store->hash_bits = ilog2(entries) - 1;
 	store->ghosts = units * GHOSTS_PER_UNIT;
-	store->summary = kvmalloc(max_t(size_t, shape->summary_blocks,
-					1) * LF_META_BLOCK, GFP_KERNEL);
+	store->summary = kvmalloc((size_t)shape->summary_blocks * LF_META_BLOCK,
+				  GFP_KERNEL);
 	store->entry = kvcalloc(entries, sizeof(*store->entry), GFP_KERNEL);
 	store->head = kvcalloc(1UL << store->hash_bits, sizeof(*store->head),
 			       GFP_KERNEL);
@@ -338,7 +338,6 @@ int lf_store_open(struct lf_store *store, struct block_device *bdev,
 		goto out_free;
 	spin_lock(&store->lock);
 	store->mode = read_only ? LF_STORE_RO : LF_STORE_RW;
-	store->closing = false;
 	store->table = table;
 	store->active = true;
 	spin_unlock(&store->lock);
@@ -371,7 +370,6 @@ void lf_store_close(struct lf_store *store)
 	spin_lock(&store->lock);
 	was = store->active;
 	store->active = false;
-	store->closing = true;
 	store->scrubbing = false;
 	spin_unlock(&store->lock);
 	if (!was)

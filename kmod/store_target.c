@@ -165,8 +165,8 @@ static void status_info(struct lf_store *store, char *result,
 		goto out;
 	}
 	DMEMIT("%pUb %s %llu/%llu %u", store->uuid, modes[store->mode],
-	       store->used, (u64)store->shape.segments *
-			    (store->shape.segment_bytes >> SECTOR_SHIFT),
+	       store->used,
+	       (u64)store->shape.segments * lf_segment_sectors(store),
 	       store->count);
 	for (i = 0; i < LF_STORE_STATS; i++)
 		DMEMIT(" %llu", store->stat[i]);
