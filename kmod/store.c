@@ -109,7 +109,7 @@ u32 __lf_store_layer(struct lf_store *store, u64 id, const u8 *uuid)
 
 	if (value)
 		return xa_to_value(value);
-	for (place = 0; place < store->shape.layers; place++) {
+	for (place = 0; place < store->layer_end; place++) {
 		layer = &store->layer[place];
 		if (memcmp(layer->uuid, uuid, sizeof(layer->uuid)))
 			continue;

@@ -138,6 +138,7 @@ struct lf_store {
 	u32 frees;			/* W: length of @free */
 	u32 logs[LF_LOGS];		/* W: of each log, with the open one */
 	struct lf_store_layer *layer;	/* L: uuid and flags change with W, too */
+	u32 layer_end;			/* L: no place behind it was ever taken */
 	struct xarray ids;		/* lf_layer.id -> place */
 	struct list_head queue;		/* L: struct lf_offer */
 	u64 queued;			/* L: bytes */

@@ -5,7 +5,7 @@
  */
 #include <linux/completion.h>
 #include <linux/dm-bufio.h>
-#include <linux/hash.h>
+#include <linux/math64.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -169,6 +169,7 @@ static int layer_place(struct lf_store *store, u64 id, const u8 *uuid,
 		xa_erase(&store->ids, layer->id);
 		layer->id = 0;
 		memcpy(layer->uuid, uuid, sizeof(layer->uuid));
+		store->layer_end = max(store->layer_end, i + 1);
 		*place = i;
 		made = true;
 	}
@@ -205,19 +206,34 @@ static void close_segment(struct lf_store *store, u32 log)
 static int place_frame(struct lf_store *store, u32 log, u32 sectors,
 		       bool moving, u32 *number);
 
-/* Ghosts are remembered by a few bits, and until another takes their place. */
-static bool is_ghost(const struct lf_store *store, u64 key)
+/*
+ * Ghosts are remembered by a few bits, and until another takes their place; by
+ * the layer's uuid, as its place may be another layer's by then.
+ */
+static u16 *ghost_of(const struct lf_store *store, const u8 *uuid, u64 key,
+		     u16 *bits)
 {
-	u64 hash = hash_64(key, 64);
+	u64 hash = lf_store_name(uuid, key);
 
-	return store->ghost[hash % store->ghosts] == (u16)(hash >> 48 | 1);
+	*bits = hash | 1;
+	return &store->ghost[mul_u64_u32_shr(hash, store->ghosts, 64)];
 }
 
-static void make_ghost(struct lf_store *store, u64 key)
+static bool is_ghost(const struct lf_store *store, const u8 *uuid, u64 key)
 {
-	u64 hash = hash_64(key, 64);
+	u16 bits;
 
-	store->ghost[hash % store->ghosts] = hash >> 48 | 1;
+	return *ghost_of(store, uuid, key, &bits) == bits;
+}
+
+static void make_ghost(struct lf_store *store, const struct lf_store_entry *entry)
+{
+	u64 key = lf_entry_key(entry);
+	u16 bits, *ghost;
+
+	ghost = ghost_of(store, store->layer[lf_store_key_layer(key)].uuid, key,
+			 &bits);
+	*ghost = bits;
 }
 
 /*
@@ -321,13 +337,15 @@ static bool is_pinned(struct lf_store *store, const struct lf_store_entry *entry
 }
 
 /*
- * Move what shall stay, the hottest first, but not more than half of a segment:
- * so each one that is emptied makes room. What is pinned stays in any case.
+ * Move what shall stay, the hottest first: all that was read again while it was
+ * young, once for each time it came; of the main log not more than half of a
+ * segment, so that each one that is emptied makes room. What is pinned stays in
+ * any case.
  */
 static int move_hot(struct lf_store *store, struct lf_segment *victim)
 {
 	u32 first = lf_segment_number(store, victim) * store->shape.slots;
-	u32 room = lf_segment_sectors(store) / 2;
+	u32 room = lf_segment_sectors(store) >> (victim->log == LF_LOG_MAIN);
 	u32 level, i;
 	int err;
 
@@ -431,7 +449,7 @@ static int reclaim(struct lf_store *store)
 		if (!entry->sectors)
 			continue;
 		if (victim->log == LF_LOG_YOUNG)
-			make_ghost(store, lf_entry_key(entry));
+			make_ghost(store, entry);
 		__lf_store_forget(store, first + i);
 		__lf_store_count(store, LF_STORE_EVICTED);
 	}
@@ -592,7 +610,7 @@ static int put_prepare(struct lf_store *store, struct lf_put *put, bool first)
 		return -EEXIST;
 	if (store->full && time_before(jiffies, store->full_until))
 		return -ENOSPC;
-	log = is_ghost(store, put->key) ? LF_LOG_MAIN : LF_LOG_YOUNG;
+	log = is_ghost(store, offer->uuid, put->key) ? LF_LOG_MAIN : LF_LOG_YOUNG;
 	/* A segment that is full is closed when all of it is written. */
 	if (!first && !has_room(store, log, put->sectors))
 		return -EAGAIN;

@@ -87,6 +87,7 @@ static int alloc_index(struct lf_store *store)
 		store->logs[i] = 0;
 		store->opened[i] = NULL;
 	}
+	store->layer_end = 0;
 	store->frees = 0;
 	store->sequence = 0;
 	store->uncommitted = false;
@@ -169,6 +170,7 @@ static int load_layers(struct lf_store *store)
 		       sizeof(layer->uuid));
 		layer->flags = le32_to_cpu(disk[i % per_block].flags) &
 			       LF_STORE_PINNED;
+		store->layer_end = i + 1;
 	}
 	return 0;
 }
