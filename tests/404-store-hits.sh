@@ -13,7 +13,7 @@ from rig import *
 from store import Store
 import reads
 
-FRAME = 16 * KIB
+FRAME = reads.BLOCK
 CACHE = 4				# MiB of memory above the store
 SESSIONS = int(os.environ["TRACE_SESSIONS"])
 rng = random.Random(0x404)
@@ -69,8 +69,8 @@ def compare(name, trace, size):
 
 @test("programs on a Debian start again and again, and are backed up", 120)
 def _():
-    trace = reads.day(SESSIONS, FRAME, rng)
-    found, plain = compare("recorded", trace, 64 * MIB)
+    trace = reads.day(SESSIONS, rng)
+    found, plain = compare("recorded", trace, 48 * MIB)
     assert found > plain, "worse than LRU"
 
 
