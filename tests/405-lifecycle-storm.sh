@@ -169,8 +169,10 @@ class Storm:
                 else:
                     self.store.message(mine.choice(words))
                 self.store.info()
-            except OSError:
-                if not self.faulty:
+            except OSError as e:
+                # of unpin: it has nothing of that layer; of scrub: it runs
+                if not self.faulty and e.errno not in (errno.ENOENT,
+                                                       errno.EBUSY):
                     raise
 
     def run(self, seconds):
