@@ -24,6 +24,7 @@ count	DEVICES		150	500	40	100	# on one kernel, at once
 count	MATRIX		turns	all	few	turns	# images for each codec and frame size
 count	KILLS		12	100	4	20	# of the helper, below fio
 count	FUZZ_SECONDS	3	600	5	600	# for each fuzzer
+count	CHANNEL_SECONDS	8	600	10	600	# of random calls on /dev/lazyframe
 count	POWER_CUTS	1	20	1	5	# of a machine that writes
 count	GENERATIONS	60	500	5	50	# of random layers on layers
 count	FSX_SECONDS	5	600	10	120	# of fsx on a device
