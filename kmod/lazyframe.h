@@ -617,12 +617,12 @@ void lf_store_target_exit(void);
 
 /*
  * WANTED -> SENT -> READY is the way of a frame that was missing. SENT ->
- * WANTED when a helper goes (or FAILED, if it is in the middle of a write). One that the store should have goes WANTED ->
- * LOADING -> READY; or back to WANTED, if it was not there after all. All but
- * READY -> FAILED by a final error, with the layer, or because nobody wants it
- * any more; @error says which. READY and FAILED are final. A FAILED frame is
- * never in the hash; a READY one leaves it by eviction, and then lives on by
- * references only.
+ * WANTED when a helper goes; FAILED, if that is in the middle of a write. One
+ * that the store should have goes WANTED -> LOADING -> READY; or back to WANTED,
+ * if it was not there after all. All but READY -> FAILED by a final error, with
+ * the layer, or because nobody wants it any more; @error says which. READY and
+ * FAILED are final. A FAILED frame is never in the hash; a READY one leaves it by
+ * eviction, and then lives on by references only.
  */
 enum lf_frame_state {
 	LF_FRAME_WANTED,	/* on a want list */

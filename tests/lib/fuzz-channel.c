@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define IDLE		EAGAIN	/* there was nothing to do it with */
 #define THREADS		5
 #define FILES		4
 #define KNOWN		64
@@ -171,8 +172,7 @@ out:
 }
 
 /*
- * Operations. Each returns 0 or an errno; EAGAIN also where there was nothing to
- * do it with.
+ * Operations. Each returns 0, an errno, or IDLE.
  */
 
 static int result(long ret)
@@ -249,7 +249,7 @@ static int take(struct file *f)
 {
 	const struct lazyframe_request *req;
 	__u64 head;
-	int err = EAGAIN;
+	int err = IDLE;
 
 	pthread_mutex_lock(&f->lock);
 	if (!f->ring)
@@ -339,10 +339,10 @@ static int answer(bool right)
 	int err;
 
 	if (!pick(&k))
-		return EAGAIN;
+		return IDLE;
 	layer = layer_of(files[k.file].fd, k.req.layer);
 	if (!layer || k.req.offset + k.req.length > layer->size)
-		return EAGAIN;
+		return IDLE;
 	left = k.req.length - k.req.have;
 	fill = (struct lazyframe_fill){
 		.generation = k.req.generation,
@@ -457,7 +457,7 @@ static int do_map(struct file *f)
 	char *at;
 
 	if (!len)
-		return EAGAIN;
+		return IDLE;
 	at = mmap(NULL, len, chance(50) ? PROT_READ : below(8),
 		  chance(70) ? MAP_SHARED : below(4), f->fd,
 		  chance(80) ? 0 : (off_t)(odd() & ~(PAGE - 1ULL)));
