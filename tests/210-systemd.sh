@@ -65,7 +65,7 @@ limit=$(cat /sys/module/lazyframe/parameters/cache_mib)
 check "systemd runs" eval 'manager_start || ! cat "$tap_dir/manager.log"'
 check "the unit is the installed one, and has no mistakes" eval '
 	[ "$(property FragmentPath)" = /usr/local/lib/systemd/system/lazyframed.service ] &&
-	[ -z "$(nsenter -t $init -p -m -C systemd-analyze verify lazyframed.service 2>&1 |
+	[ -z "$(nsenter -t $init -p -m -C systemd-analyze verify --man=no lazyframed.service 2>&1 |
 		grep lazyframed)" ]'
 check "systemctl start" ctl start lazyframed
 check "it is active, and attached" eval 'state_is active && helper_is 1'
@@ -137,6 +137,8 @@ check "killed: it is started again" crash KILL
 check "hung: the watchdog ends it" crash STOP
 check "as often as it was lost" test "$(property NRestarts)" = 2
 
+# from here to there no moment without a helper
+dmsetup message u 0 error_if_no_helper
 sessions=$(module sessions)
 lazyframed --replace 2>"$tap_dir/hand.log" &
 hand=$!
@@ -145,10 +147,11 @@ check "the unit stays ended, without a failure" eval 'until_true state_is inacti
 	[ "$(property Result) $(property ExecMainStatus)" = "success 3" ] &&
 	helper_is 1'
 sessions=$(module sessions)
-check "systemctl start replaces that" eval 'ctl start lazyframed && goes_on $sessions &&
-	state_is active'
+check "systemctl restart replaces that" eval 'ctl restart lazyframed &&
+	goes_on $sessions && state_is active'
 check "which ends, too" eval 'wait $hand; [ $? = 3 ]'
 hand=
+dmsetup message u 0 queue_if_no_helper
 check "systemctl stop" eval 'ctl stop lazyframed && helper_is 0 && state_is inactive'
 check "reads wait" until_true waiting_over u 0
 sessions=$(module sessions)
