@@ -145,7 +145,7 @@ def _():
     assert module("fill_bytes") - before == FRAME
 
 
-@test("many requests in all states, and those read ahead go on, too")
+@test("many requests in all states")
 def _():
     device = Device([layer], features="error_if_no_helper")
     old = Hand()
@@ -163,6 +163,31 @@ def _():
         new.answer(r, layers)
     for reader in readers:
         reader.good()
+
+
+@test("what was read ahead goes on, too, from where it was")
+def _():
+    device = Device([layer], features="error_if_no_helper")
+    old, seen = Hand(), {}
+    reader = Reader(device, 0, 2 * FRAME)
+    while not any(r.flags & Request.PREFETCH for r in seen.values()):
+        for r in old.requests(0.1):
+            seen[r.offset] = r
+            if not r.flags & Request.PREFETCH:
+                old.answer(r, layers)
+        if reader.done():
+            reader.good()
+            at = reader.args[0] + 2 * FRAME
+            reader = Reader(device, at, 2 * FRAME)
+    ahead = [r for r in seen.values() if r.flags & Request.PREFETCH]
+    old.fill(ahead[0], part(ahead[0], 3000))
+    new = successor()
+    again = {r.offset: r for r in new.next(len(ahead))}
+    for r in ahead:
+        assert again[r.offset].flags & Request.PREFETCH, again
+        assert again[r.offset].have == (3000 if r is ahead[0] else 0), again
+        new.answer(again[r.offset], layers)
+    reader.good()
 
 
 @test("a wedged one: its readers wait, and go on with the next")

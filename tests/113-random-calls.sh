@@ -31,12 +31,12 @@ def on_disk(content, codec):
 
 @test("random calls from all sides", SECONDS + 30)
 def _():
-    layers = [on_disk(noise(512 * KIB, rng), codec)
+    layers = [on_disk(noise(2 * MIB, rng), codec)
               for codec in (NONE, ZSTD, LZ4)]
     devices = [Device([layer], features="fetch_timeout 2")
                for layer in layers]
-    devices.append(Device(layers[::-1], [(i * 4096, 4096, i % 3, i * 4096)
-                                         for i in range(128)], 512 * KIB,
+    devices.append(Device(layers[::-1], [(i * 16384, 16384, i % 3, i * 16384)
+                                         for i in range(128)], 2 * MIB,
                           features="fetch_timeout 3 no_helper_timeout 1"))
     cache_mib(1)
     stop, wrong, counts = [], [], {"good": 0, "failed": 0, "rounds": 0}
@@ -45,12 +45,19 @@ def _():
         mine = random.Random(seed)
         while not stop:
             try:
-                device.check(512 * mine.randrange(1000), 8192)
+                device.check(512 * mine.randrange(4000), 8192)
                 counts["good"] += 1
             except OSError:
                 counts["failed"] += 1
             except AssertionError as e:
                 wrong.append(e)
+
+    def force(device):
+        """As dmsetup remove --force does it"""
+        DM.load(device.name, sectors(device.size), "", target="error")
+        DM.call(DM.SUSPEND, device.name, DM.F_SUSPEND | DM.NOFLUSH |
+                DM.SKIP_LOCKFS)
+        device.resume()
 
     def chaos():
         mine = random.Random(SEED)
@@ -70,9 +77,11 @@ def _():
             else:
                 extra = Device([mine.choice(layers)], keep=True,
                                features="fetch_timeout 1 no_helper_timeout 1")
-                reader = Reader(extra, 512 * mine.randrange(1000), 512)
+                reader = Reader(extra, 512 * mine.randrange(4000), 512)
                 if what == 3:
                     reader.wait(30)
+                force(extra)
+                reader.wait(30)
                 extra.close()
             counts["rounds"] += 1
 
@@ -85,7 +94,7 @@ def _():
     for device in devices:
         device.fd()
     threads = [threading.Thread(target=reading, args=(d, i), daemon=True)
-               for i, d in enumerate(devices)]
+               for i, d in enumerate(3 * devices)]
     threads.append(threading.Thread(target=guarded, daemon=True))
     for t in threads:
         t.start()

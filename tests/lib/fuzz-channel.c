@@ -16,6 +16,7 @@
 #include <linux/lazyframe.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -44,12 +45,12 @@ static const struct {
 	const char *name;
 	unsigned int weight;
 } ops[OPS] = {
-	[OPEN] = { "open", 6 },
-	[ATTACH] = { "attach", 10 },
-	[REPLACE] = { "replace", 5 },
-	[ODD_ATTACH] = { "odd attach", 3 },
-	[TAKE] = { "take", 120 },
-	[ANSWER] = { "answer", 200 },
+	[OPEN] = { "open", 1 },
+	[ATTACH] = { "attach", 4 },
+	[REPLACE] = { "replace", 1 },
+	[ODD_ATTACH] = { "odd attach", 2 },
+	[TAKE] = { "take", 250 },
+	[ANSWER] = { "answer", 400 },
 	[SPOIL] = { "wrong bytes", 10 },
 	[LIE] = { "wrong answer", 80 },
 	[RAW] = { "raw write", 20 },
@@ -76,7 +77,7 @@ static struct file {
 static struct known {
 	struct lazyframe_request req;
 	int file;
-} known[KNOWN];
+} known[KNOWN], last;
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct layer {
@@ -274,8 +275,8 @@ static int take(struct file *f)
 		if (req->flags & LAZYFRAME_REQ_PROMOTE || chance(5))
 			continue;
 		pthread_mutex_lock(&known_lock);
-		known[number() % KNOWN] = (struct known){
-			.req = *req, .file = f - files };
+		last = (struct known){ .req = *req, .file = f - files };
+		known[number() % KNOWN] = last;
 		pthread_mutex_unlock(&known_lock);
 		err = 0;
 	}
@@ -378,11 +379,15 @@ static int lie(void)
 {
 	static const char junk[70000];
 	struct lazyframe_fill fill;
-	struct known k = { };
+	struct known k;
 	size_t len;
 
-	if (!pick(&k))
-		k.req.generation = odd();
+	if (!pick(&k) || chance(10)) {
+		/* one that may be over */
+		pthread_mutex_lock(&known_lock);
+		k = last;
+		pthread_mutex_unlock(&known_lock);
+	}
 	fill = (struct lazyframe_fill){
 		.generation = chance(80) ? k.req.generation : odd(),
 		.tag = chance(80) ? k.req.tag : odd(),
@@ -569,6 +574,8 @@ static void *thread(void *arg)
 			exit(1);
 		}
 		__atomic_add_fetch(&counts[op][err], 1, __ATOMIC_RELAXED);
+		if (err == IDLE)
+			sched_yield();
 	}
 	return NULL;
 }
