@@ -12,6 +12,17 @@ mkdir -p "$root/units/lazyframed.service.d" "$root/generators"
 cat >"$root/units/test.target" <<END
 [Unit]
 DefaultDependencies=no
+Requires=first.service
+After=first.service
+END
+# The first control group with a device policy makes the kernel patch its code.
+# That is better done before other processors run it: emulators trip over it.
+cat >"$root/units/first.service" <<END
+[Unit]
+DefaultDependencies=no
+[Service]
+DevicePolicy=closed
+ExecStart=sleep infinity
 END
 # What a test wants to see, and does not want to wait for
 cat >"$root/units/lazyframed.service.d/test.conf" <<END
