@@ -37,14 +37,14 @@ check "detach" detach n
 check "nothing of it is in memory" test "$(module cache_frames)" = 0
 
 ip link set lo down
-check "the network is down" eval '! ask 8080 GET /.mark 2>/dev/null'
+check "the network is down" eval '! timeout 1 bash -c "exec 7<>/dev/tcp/127.0.0.1/8080"'
 loop=$(losetup -f --show -r "$tap_dir/meta")
 # a reboot may give it another number
 device=$(awk '{ print $4 }' <<<"$table")
 table=${table/"$device"/$loop}
 check "the device is made of what is there" dmsetup create --readonly n --table "$table"
 check "with no helper: what is stored is read" cmp -n $half /dev/mapper/n "$image"
-check "lazyframed starts" helper_start
+check "lazyframed starts" helper_start --connect-timeout 1
 check "what is stored is still read" eval 'echo 3 >/proc/sys/vm/drop_caches
 	cmp -n $half /dev/mapper/n "$image"'
 check "by none of its requests" eval '[ "$(counter n reads_fetched)" = 0 ] &&
