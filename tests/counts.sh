@@ -23,7 +23,12 @@ count	ROUNDS		1	10	1	3	# factor for tests with random numbers
 count	DEVICES		150	500	40	100	# on one kernel, at once
 count	MATRIX		turns	all	few	turns	# images for each codec and frame size
 count	KILLS		12	100	4	20	# of the helper, below fio
+count	REPLACES	4	100	2	20	# of the helper by another one, below fio
+count	RESTARTS	2	50	2	10	# of it by systemd
+count	LOSSES		6	1000	4	50	# of it below fio on cold, stored and dirty data
+count	SHARERS		24	500	8	60	# devices of one image that read it all at once
 count	FUZZ_SECONDS	3	600	5	600	# for each fuzzer
+count	CHANNEL_SECONDS	8	600	10	600	# of random calls on /dev/lazyframe
 count	POWER_CUTS	1	20	1	5	# of a machine that writes
 count	GENERATIONS	60	500	5	50	# of random layers on layers
 count	FSX_SECONDS	5	600	10	120	# of fsx on a device
