@@ -14,7 +14,7 @@ from store import Store
 import reads
 
 FRAME = reads.BLOCK
-CACHE = 4				# MiB of memory above the store
+CACHE = 16				# MiB of memory above the store
 SESSIONS = int(os.environ["TRACE_SESSIONS"])
 rng = random.Random(0x404)
 
@@ -84,8 +84,8 @@ def _():
         sums.append(weight)
     place = rng.sample(range(frames), frames)
     trace = []
-    for n in range(SESSIONS * 400):
-        if n % 3000 == 2999:
+    for n in range(SESSIONS * 500):
+        if n % 1500 == 1499:
             trace += [(at, 16) for at in range(rng.randrange(4000), 8000, 16)]
         rank = bisect.bisect(sums, rng.random() * weight)
         trace.append((place[rank], 1))
