@@ -14,7 +14,7 @@ from store import Store
 import reads
 
 FRAME = reads.BLOCK
-CACHE = 16				# MiB of memory above the store
+CACHE = 8				# MiB of memory above the store
 SESSIONS = int(os.environ["TRACE_SESSIONS"])
 rng = random.Random(0x404)
 
@@ -52,7 +52,8 @@ def ours(trace, size):
         if len(server.log) > asked:
             store.idle()
     info = store.info()
-    assert not info["skipped"] and not info["errors"], info
+    assert not info["errors"], info
+    say(f"{info['skipped']} came faster than it could store them")
     total = sum(count for _, count in trace)
     return 1 - len(server.log) / total, info["room"] * 512
 
@@ -84,7 +85,7 @@ def _():
         sums.append(weight)
     place = rng.sample(range(frames), frames)
     trace = []
-    for n in range(SESSIONS * 500):
+    for n in range(SESSIONS * 800):
         if n % 1500 == 1499:
             trace += [(at, 16) for at in range(rng.randrange(4000), 8000, 16)]
         rank = bisect.bisect(sums, rng.random() * weight)
