@@ -229,7 +229,7 @@ static int get_layer(struct fetch *f, u64 id, struct layer **layer)
 	uuid_name(l->info.uuid, l->name, sizeof(l->name));
 	t = find_transport(f, l->info.locator);
 	if (!t) {
-		log_err("layer %s: no way to fetch from \"%.*s\"; file, http and https URLs are known",
+		log_err("layer %s: no way to fetch from \"%.*s\"; file, http, https and s3 URLs are known",
 			l->name, (int)strcspn(l->info.locator, ":"),
 			l->info.locator);
 		return -EPROTO;

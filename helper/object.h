@@ -57,7 +57,7 @@ struct object_put;
  * -ENOENT: no such object. put() and put_commit() make the whole object visible at
  * once or not at all; nothing half-written is ever visible under its name.
  *
- * @scheme: "file", "http"
+ * @scheme: "file", "http", "s3"
  * @writable: can objects be put below this URL? Changes nothing; a later put
  *	      may fail all the same.
  * @stat: size, metadata
@@ -95,6 +95,7 @@ struct object_ops {
 
 extern const struct object_ops object_file_ops;
 extern const struct object_ops object_http_ops;
+extern const struct object_ops object_s3_ops;
 
 /**
  * object_ops - the ops for a URL; NULL with the error set where there are none
