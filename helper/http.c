@@ -30,6 +30,7 @@
 
 struct transfer {
 	TAILQ_ENTRY(transfer) link;	/* in http->idle or http->parked */
+	struct http *http;
 	CURL *easy;
 	struct range *range;
 	struct curl_slist header[2];
@@ -155,6 +156,8 @@ static int check(struct transfer *t)
 	err = check_status(t, status);
 	if (err)
 		return err;
+	if (t->s3.url)
+		s3_accepted(t->http->s3, &t->s3);
 	value = header(t->easy, "Content-Encoding");
 	if (value && strcasecmp(value, "identity") != 0) {
 		snprintf(t->why, sizeof(t->why), "Content-Encoding is %.64s",
@@ -450,8 +453,6 @@ static void finish(struct http *h, struct transfer *t, CURLcode code)
 	}
 	if (t->s3.url && err)
 		err = check_s3(h, t, status, err);
-	else if (t->s3.url)
-		s3_accepted(h->s3, &t->s3);
 	if (err == -EAGAIN)
 		after = retry_after(t->easy);
 	release(h, t);
@@ -661,6 +662,7 @@ struct transport *http_new(struct loop *loop, const struct http_options *opt)
 #undef set
 	for (i = 0; i < n; i++) {
 		h->transfers++;
+		h->pool[i].http = h;
 		if (make_transfer(h, &h->pool[i], opt->verbose))
 			goto nomem;
 		TAILQ_INSERT_TAIL(&h->idle, &h->pool[i], link);

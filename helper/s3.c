@@ -17,8 +17,8 @@
 #define EARLY		300
 /* After a failure: doubled each time */
 #define BACKOFF		NSEC
-#define BACKOFF_MAX	(30 * NSEC)
-/* Credentials that nobody accepted so far are not renewed sooner than this. */
+#define BACKOFF_MAX	(10 * NSEC)
+/* After a refusal, and if nobody accepts what it was renewed to: the next time */
 #define PATIENCE	(60 * NSEC)
 /* Servers accept a quarter of an hour; less may be a slow answer. */
 #define SKEW		120
@@ -32,15 +32,16 @@
  * @aws, @cred: what is signed with, if @cred has keys
  * @generation: counts renewals; 0: there never were credentials
  * @ends, @due: of @cred, monotonic time
- * @renewed: when; 0: @cred is what s3_open() found
+ * @tried: when it was last renewed because of a refusal; 0: since then a server
+ *	   has accepted it
  * @not_before: the next attempt
  * @backoff: the next wait after a failure
  * @skew: seconds to add to our clock
  * @fresh: @aws was just read
- * @proven: some server accepted @cred
- * @suspect: a server says that @cred has ended
+ * @suspect: a server says that @cred has ended; it is being renewed
  * @failed: the last attempt to renew failed, as @problem says
  * @wanted: for the thread: renew
+ * @busy: it does
  */
 struct s3 {
 	pthread_mutex_t lock;
@@ -54,15 +55,15 @@ struct s3 {
 	u64 generation;
 	u64 ends;
 	u64 due;
-	u64 renewed;
+	u64 tried;
 	u64 not_before;
 	u64 backoff;
 	time_t skew;
 	bool fresh;
-	bool proven;
 	bool suspect;
 	bool failed;
 	bool wanted;
+	bool busy;
 	bool background;
 	atomic_bool stop;
 	int wake;
@@ -91,7 +92,6 @@ static void take(struct s3 *s3, struct credentials *cred)
 	s3->ends = cred->seconds ? at + cred->seconds * NSEC : NEVER;
 	s3->due = cred->seconds ? at + (cred->seconds - early) * NSEC : NEVER;
 	s3->generation++;
-	s3->proven = false;
 	s3->suspect = false;
 	s3->failed = false;
 	s3->backoff = BACKOFF;
@@ -114,6 +114,7 @@ static void warn_failure(struct s3 *s3)
 static void note_failure(struct s3 *s3, const struct error *e)
 {
 	s3->failed = true;
+	s3->suspect &= s3->background;
 	s3->problem = *e;
 	s3->not_before = now() + s3->backoff;
 	s3->backoff = s3->backoff * 2 < BACKOFF_MAX ? s3->backoff * 2 :
@@ -155,7 +156,6 @@ static int renew(struct s3 *s3)
 			s3->aws = aws;
 		}
 		take(s3, &cred);
-		s3->renewed = now();
 	}
 	pthread_mutex_unlock(&s3->lock);
 	return err;
@@ -174,9 +174,11 @@ static void wait_until(struct s3 *s3, u64 when)
 /* When the thread has something to do; s3->lock is held. */
 static u64 next(const struct s3 *s3)
 {
-	u64 when = s3->wanted ? 0 : s3->due;
-
-	return when < s3->not_before ? s3->not_before : when;
+	if (s3->wanted && !s3->failed)
+		return 0;
+	if (s3->wanted || s3->due < s3->not_before)
+		return s3->not_before;
+	return s3->due;
 }
 
 static void *thread(void *arg)
@@ -191,21 +193,23 @@ static void *thread(void *arg)
 			continue;
 		}
 		s3->wanted = false;
+		s3->busy = true;
 		pthread_mutex_unlock(&s3->lock);
 		renew(s3);
+		pthread_mutex_lock(&s3->lock);
+		s3->busy = false;
 		/* Cannot fail: the counter is far from its end. */
 		if (write(s3->wake, &one, sizeof(one)) < 0)
 			one = 1;
-		pthread_mutex_lock(&s3->lock);
 	}
 	pthread_mutex_unlock(&s3->lock);
 	return NULL;
 }
 
-/* s3->lock is held. */
+/* s3->lock is held. What is under way is as good as what would follow. */
 static void want(struct s3 *s3)
 {
-	s3->wanted = true;
+	s3->wanted |= !s3->busy;
 	pthread_cond_signal(&s3->work);
 }
 
@@ -287,7 +291,8 @@ void s3_reload(struct s3 *s3)
 	pthread_mutex_lock(&s3->lock);
 	s3->not_before = 0;
 	s3->fresh = false;
-	want(s3);
+	s3->wanted = true;
+	pthread_cond_signal(&s3->work);
 	pthread_mutex_unlock(&s3->lock);
 }
 
@@ -500,13 +505,14 @@ bool s3_refused(struct s3 *s3, const struct s3_signed *sig, long status,
 	again = means_expiry(status, code) || now() >= s3->ends;
 	if (!again || s3->generation != sig->generation)
 		goto out;
-	if (!s3->proven && !s3->failed && s3->renewed &&
-	    now() - s3->renewed < PATIENCE) {
+	if (!s3->suspect && s3->tried && now() - s3->tried < PATIENCE) {
 		again = false;
 		goto out;
 	}
+	if (!s3->suspect)
+		s3->tried = now();
+	s3->suspect = true;
 	if (s3->background) {
-		s3->suspect = true;
 		want(s3);
 		goto out;
 	}
@@ -523,7 +529,7 @@ void s3_accepted(struct s3 *s3, const struct s3_signed *sig)
 {
 	pthread_mutex_lock(&s3->lock);
 	if (s3->generation == sig->generation)
-		s3->proven = true;
+		s3->tried = 0;
 	pthread_mutex_unlock(&s3->lock);
 }
 
