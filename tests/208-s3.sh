@@ -30,7 +30,7 @@ s3_control forget
 check "the device equals the image" same s "$faults" iflag=direct
 check "keys ended meanwhile" counted "ExpiredToken" 1
 check "and were renewed" counted "GET /agent - 200" 2
-check "nothing failed" eval '[ "$(counter s failed)" = 0 ]'
+check "nothing failed" eval '[ "$(counter s reads_failed)" = 0 ]'
 
 s3_control issue "clock -7200"
 check "a server two hours behind us: attach" fresh s "$at"

@@ -57,7 +57,7 @@ check "a query" says 1 "write %3F for ?" lazyframe verify "s3://bucket/x?y"
 check "a bad escape" says 1 "write %25 for %" lazyframe verify "s3://bucket/x%2"
 check "no such object" says 1 "no such object, the server says 404" \
 	lazyframe verify s3://bucket/nothing
-check "no such bucket" says 1 "NoSuchBucket" lazyframe verify s3://buckets/x
+check "no such bucket" says 1 "the server says 404" lazyframe verify s3://buckets/x
 
 # Files
 
@@ -129,7 +129,7 @@ sts()
 	AWS_WEB_IDENTITY_TOKEN_FILE=$PWD/web AWS_ROLE_ARN=arn:aws:iam::1:role/a+b \
 		AWS_ENDPOINT_URL_STS=$s3 "$@"
 }
-keys_of=([0]='a%20role%2Fof%20mine 200' 'GET /agent - 200' 'POST / - 200')
+keys_of=([0]='of%20mine - 200' 'GET /agent - 200' 'POST / - 200')
 n=0
 for source in instance agent sts; do
 	s3_control forget "issue"
