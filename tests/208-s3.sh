@@ -51,7 +51,7 @@ helper_kill
 s3_control "fail agent 0"
 check "the helper comes without credentials" helper_start
 check "what is in memory is read" block 900
-block 2000 >"$tap_dir/late" 2>&1 &
+block 1200 >"$tap_dir/late" 2>&1 &
 late=$!
 check "what is not waits" until_true waiting_over s 0
 check "the log says why" until_true grep -q "cannot get credentials.*the server says 500" \
@@ -68,10 +68,10 @@ keys AKIATEST not/right
 check "the helper with keys in a file" helper_start
 check "it warns of who may read it" until_true grep -q "credentials: holds secrets" "$tap_dir/helper.log"
 check "wrong ones" says 1 "error reading" \
-	dd if=/dev/mapper/s of=/dev/null bs=4k count=1 skip=2500 iflag=direct status=none
+	dd if=/dev/mapper/s of=/dev/null bs=4k count=1 skip=1500 iflag=direct status=none
 keys AKIATEST very/secret+key
 kill -HUP $helper_pid
-check "right ones, and SIGHUP" until_true block 2500
+check "right ones, and SIGHUP" until_true block 1500
 
 # Keys of the services are secret/N+, their tokens session//N==
 hidden()

@@ -54,6 +54,31 @@ check "a wrong secret" says 1 "SignatureDoesNotMatch" \
 check "an unknown key" says 1 "InvalidAccessKeyId" \
 	env AWS_ACCESS_KEY_ID=no lazyframe verify "$at"
 check "no such object" says 1 "the server says 404" lazyframe verify s3://images/none
+
+# Writing
+head -c 40M /dev/urandom >big
+truncate -s 5G big
+written()
+{
+	url=$(lazyframe build -q "$@" s3://images/new) && lazyframe verify -q "$url" &&
+		path=${url#s3://images/} && path=${path%.header} &&
+		path=$(s3 list images | grep -F "$(dirname "$path")/" | grep -v header) &&
+		s3 head images "$path" | tee head
+}
+check "build, in one request" written -n "$name" image
+check "uncompressed-size" grep -q "uncompressed-size: 1048577" head
+check "build of 5 GiB, sparse, in parts" written big
+check "its uncompressed-size" grep -q "uncompressed-size: 41943040" head
+check "a child" written -p "$url" big
+check "an upload that is refused leaves nothing" eval '[ -z "$(s3 uploads images)" ]'
+gone=$(basename "$(dirname "$url")")
+s3 delete images "new/$gone/big.header"
+check "gc of what has no data: nothing" eval 'lazyframe gc --min-age 0 s3://images/new >out && [ ! -s out ]'
+url=$(lazyframe build -q image s3://images/new)
+gone=$(basename "$(dirname "$url")")
+s3 delete images "new/$gone/image.header"
+check "gc --delete of a layer without a header" eval 'lazyframe gc --min-age 0 --delete s3://images/new >out
+	cat out; grep -q "^$gone" out && ! s3 list images | grep "$gone"'
 rgw_user other AKIAOTHER other/secret
 check "somebody else's bucket" says 1 "AccessDenied" \
 	env AWS_ACCESS_KEY_ID=AKIAOTHER AWS_SECRET_ACCESS_KEY=other/secret lazyframe verify "$at"

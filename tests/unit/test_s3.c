@@ -12,6 +12,7 @@
 #include "../../helper/credentials.h"
 #include "../../helper/ini.h"
 #include "../../helper/s3.h"
+#include "../../helper/s3put.h"
 #include "../../helper/s3url.h"
 #include "../../helper/secret.h"
 #include "../../helper/xml.h"
@@ -216,6 +217,26 @@ TEST(credentials_in_xml)
 	credentials_free(&c);
 	EXPECT_GT(0, credentials_xml("<AccessKeyId>A</AccessKeyId>", 0, &c,
 				     &e));
+}
+
+/* 10,000 parts hold all that an object may have, and none is refused. */
+TEST(parts_of_an_upload)
+{
+	u64 sum = 0, last = 0;
+	unsigned int i;
+
+	for (i = 1; i <= S3_MAX_PARTS; i++) {
+		u64 bytes = s3_part_bytes(i);
+
+		ASSERT_LE(S3_MIN_PART, bytes);
+		ASSERT_GE(S3_MAX_PART, bytes);
+		ASSERT_LE(last, bytes);
+		last = bytes;
+		sum += bytes;
+	}
+	EXPECT_LE(S3_MAX_OBJECT, sum);
+	/* 16 GiB of an image take no more memory than 16 MiB. */
+	EXPECT_EQ(s3_part_bytes(1), s3_part_bytes(1024));
 }
 
 FIXTURE(environment) {
