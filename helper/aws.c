@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "aws.h"
 
+#include <ctype.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,10 +132,13 @@ static char *config_get(const struct files *f, const char *name)
 
 static bool region_valid(const char *region)
 {
-	size_t len = strlen(region);
+	size_t len = strlen(region), i;
 
-	return len <= 64 &&
-	       strspn(region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == len;
+	for (i = 0; i < len; i++)
+		if (!isascii(region[i]) ||
+		    (!isalnum(region[i]) && !strchr("-_", region[i])))
+			return false;
+	return len <= 64;
 }
 
 /* AWS_ENDPOINT_URL_<service>, AWS_ENDPOINT_URL, or the profile's. */

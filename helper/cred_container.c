@@ -32,25 +32,30 @@ static int make_header(const struct aws *aws, const struct web *web,
 	return err;
 }
 
-int credentials_container(const struct aws *aws, const struct web *web,
-			  struct credentials *cred, struct error *e)
+static int ask(const struct aws *aws, const struct web *web, const char *line,
+	       struct web_answer *answer, struct error *e)
 {
-	const char *header[] = { NULL, NULL };
+	const char *const header[] = { line, NULL };
 	struct web_request req = {
 		.method = "GET",
 		.url = aws->agent,
 		.header = header,
 		.direct = true,
 	};
+
+	return web_ask(web, &req, answer, e);
+}
+
+int credentials_container(const struct aws *aws, const struct web *web,
+			  struct credentials *cred, struct error *e)
+{
 	struct web_answer answer;
 	char *line;
 	int err;
 
 	err = make_header(aws, web, &line, e);
-	if (err)
-		return err;
-	header[0] = line;
-	err = web_ask(web, &req, &answer, e);
+	if (!err)
+		err = ask(aws, web, line, &answer, e);
 	secret_free(line);
 	if (err)
 		goto out;

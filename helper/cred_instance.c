@@ -104,6 +104,6 @@ int credentials_instance(const struct aws *aws, const struct web *web,
 out:
 	secret_free(line);
 	if (err)
-		error_prefix(e, "no credentials in the environment or ~/.aws/credentials, and of this instance");
+		error_prefix(e, "no keys in environment or ~/.aws, and of this instance");
 	return err;
 }

@@ -56,7 +56,7 @@ static void init(void)
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-CURL *handle_take(void)
+void *handle_take(void)
 {
 	CURL *curl = NULL;
 	int i;

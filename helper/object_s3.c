@@ -138,7 +138,7 @@ static u64 age(const char *text, time_t now)
 }
 
 /* One <Contents>: <prefix><dir>/<name>, or of no interest. */
-static int list_one(const char *text, size_t prefix, time_t now,
+static int list_one(const char *text, size_t prefix, bool escaped, time_t now,
 		    object_each *each, void *arg, struct error *e)
 {
 	char *key = xml_get(text, "Key", NULL);
@@ -149,7 +149,8 @@ static int list_one(const char *text, size_t prefix, time_t now,
 
 	if (!key || !size)
 		goto out;
-	unescape(key);
+	if (escaped)
+		unescape(key);
 	if (strlen(key) < prefix)
 		goto out;
 	dir = key + prefix;
@@ -177,7 +178,8 @@ static int list_page(const char *bucket, const char *prefix, char **token,
 		     object_each *each, void *arg, struct error *e)
 {
 	char *escaped = s3_escape(prefix, ""), *query = NULL;
-	char *next = *token ? s3_escape(*token, "") : NULL, *item, *more;
+	char *next = *token ? s3_escape(*token, "") : NULL;
+	char *item, *more, *encoding;
 	struct s3_ask ask = { .call = { .method = "GET", .url = bucket } };
 	struct s3_reply reply = { };
 	const char *at;
@@ -199,9 +201,12 @@ static int list_page(const char *bucket, const char *prefix, char **token,
 	*token = NULL;
 	if (err)
 		goto out;
+	/* Not all that are asked to escape keys do so; those say it. */
+	encoding = xml_get(reply.body, "EncodingType", NULL);
 	at = reply.body;
 	while (!err && (item = xml_get(NULL, "Contents", &at))) {
 		err = list_one(item, strlen(prefix),
+			       encoding && !strcmp(encoding, "url"),
 			       reply.now ? reply.now : time(NULL), each, arg,
 			       e);
 		free(item);
@@ -215,6 +220,7 @@ static int list_page(const char *bucket, const char *prefix, char **token,
 					"%s: the listing breaks off", bucket);
 	}
 	free(more);
+	free(encoding);
 out:
 	free(reply.body);
 	free(query);

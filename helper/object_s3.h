@@ -11,8 +11,8 @@
 #include "object.h"
 #include "s3.h"
 
-/* handle_take - one with its connections, options all unset; NULL: no memory */
-CURL *handle_take(void);
+/* handle_take - a CURL with its connections, no option set; NULL: no memory */
+void *handle_take(void);
 void handle_give(CURL *curl);
 
 /* object_s3_sign - as s3_sign(), by the one that this process has */

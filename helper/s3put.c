@@ -11,7 +11,7 @@
 #define FIRST_PART	(16ULL << 20)
 #define STEADY		2000	/* parts of that size; then they double ... */
 #define STEP		1000	/* ... after each so many */
-#define COPY_PART	(1ULL << 30)
+#define COPY_PART	(1024ULL << 20)
 #define UBYTES		"x-amz-meta-uncompressed-size"
 #define ONLY_NEW	"If-None-Match: *"
 

@@ -58,10 +58,13 @@ static bool unescape(char *text)
 /* What any store takes for a name, and nothing that could change a URL. */
 static bool bucket_valid(const char *name)
 {
-	size_t len = strlen(name);
+	size_t len = strlen(name), i;
 
-	return len >= 3 && len <= 255 && isalnum((unsigned char)*name) &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == len;
+	for (i = 0; i < len; i++)
+		if (!isascii(name[i]) ||
+		    (!isalnum(name[i]) && (!i || !strchr("._-", name[i]))))
+			return false;
+	return len >= 3 && len <= 255;
 }
 
 /* Can it stand in front of a host that has a certificate for *.host? */

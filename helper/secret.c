@@ -69,7 +69,7 @@ char *secret_read(const char *path, bool *shared)
 		len--;
 	text[len] = 0;
 	if (shared)
-		*shared = st.st_mode & (S_IRGRP | S_IROTH);
+		*shared = st.st_mode & 0044;
 	small = realloc(text, len + 1);
 	return small ? small : text;
 fail:

@@ -205,7 +205,9 @@ char *sigv4_string_to_sign(const struct sigv4_key *key, const char *canonical)
 static int signature(const struct sigv4_key *key, const char *text,
 		     char hex[SHA256_TEXT])
 {
-	const char *word[] = { key->region, key->service, "aws4_request", text };
+	const char *const word[] = {
+		key->region, key->service, "aws4_request", text,
+	};
 	u8 mac[SHA256_BYTES];
 	char *first;
 	size_t i;

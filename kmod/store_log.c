@@ -279,7 +279,7 @@ static void *read_entry(struct lf_store *store, u32 number,
 	if (!data)
 		return NULL;
 	if (lf_store_io(store, REQ_OP_READ, lf_entry_sector(store, number),
-			entry->sectors, data, NULL, NULL))
+			entry->sectors, data))
 		look_failed(store, number, LF_STORE_ERRORS);
 	else if (lf_store_sum(look->uuid, lf_entry_key(entry), data,
 			      entry->sectors) != entry->sum)
@@ -311,7 +311,7 @@ static int move_frame(struct lf_store *store, u32 number, u32 freq)
 	if (err)
 		goto out;
 	err = lf_store_io(store, REQ_OP_WRITE, lf_entry_sector(store, to), sectors,
-			  data, NULL, NULL);
+			  data);
 	if (err) {
 		lf_store_write_failed(store);
 		goto out;
@@ -337,15 +337,13 @@ static bool is_pinned(struct lf_store *store, const struct lf_store_entry *entry
 }
 
 /*
- * Move what shall stay, the hottest first: all that was read again while it was
- * young, once for each time it came; of the main log not more than half of a
- * segment, so that each one that is emptied makes room. What is pinned stays in
- * any case.
+ * Move what shall stay, the hottest first, but not more than half of a segment:
+ * so each one that is emptied makes room. What is pinned stays in any case.
  */
 static int move_hot(struct lf_store *store, struct lf_segment *victim)
 {
 	u32 first = lf_segment_number(store, victim) * store->shape.slots;
-	u32 room = lf_segment_sectors(store) >> (victim->log == LF_LOG_MAIN);
+	u32 room = lf_segment_sectors(store) / 2;
 	u32 level, i;
 	int err;
 
@@ -386,19 +384,50 @@ static bool no_reads(struct lf_store *store, struct lf_segment *segment)
 	return none;
 }
 
+static bool is_hot(struct lf_store *store, const struct lf_store_entry *entry)
+{
+	return lf_entry_freq(entry);
+}
+
 /* More than half of it would have to be written again. */
-static bool mostly_pinned(struct lf_store *store, struct lf_segment *segment)
+static bool mostly(struct lf_store *store, struct lf_segment *segment,
+		   bool (*is)(struct lf_store *store,
+			      const struct lf_store_entry *entry))
 {
 	u32 first = lf_segment_number(store, segment) * store->shape.slots;
-	u32 pinned = 0, i;
+	u32 sectors = 0, i;
 
 	for (i = 0; i < segment->entries; i++) {
-		const struct lf_store_entry *entry = &store->entry[first + i];
-
-		if (is_pinned(store, entry))
-			pinned += entry->sectors;
+		if (is(store, &store->entry[first + i]))
+			sectors += store->entry[first + i].sectors;
 	}
-	return pinned > lf_segment_sectors(store) / 2;
+	return sectors > lf_segment_sectors(store) / 2;
+}
+
+/*
+ * A young segment that would be moved nearly as it is becomes one of the main
+ * log where it lies. On disk it stays a young one: after a restart it has to
+ * prove itself again.
+ */
+static void promote(struct lf_store *store, struct lf_segment *segment)
+{
+	u32 first = lf_segment_number(store, segment) * store->shape.slots;
+	u32 i;
+
+	spin_lock(&store->lock);
+	for (i = 0; i < segment->entries; i++) {
+		struct lf_store_entry *entry = &store->entry[first + i];
+
+		if (!lf_entry_freq(entry))
+			continue;
+		lf_entry_set(entry, lf_entry_key(entry), 0);
+		__lf_store_count(store, LF_STORE_MOVED);
+	}
+	spin_unlock(&store->lock);
+	store->logs[segment->log]--;
+	segment->log = LF_LOG_MAIN;
+	store->logs[segment->log]++;
+	list_move_tail(&segment->link, &store->log[segment->log]);
 }
 
 /* The segment that gives way; NULL: those whose turn it was are pinned. */
@@ -415,7 +444,7 @@ static struct lf_segment *pick_victim(struct lf_store *store)
 						  struct lf_segment, link);
 		if (!victim)
 			continue;
-		if (!mostly_pinned(store, victim))
+		if (!mostly(store, victim, is_pinned))
 			return victim;
 		list_move_tail(&victim->link, &store->log[log]);
 	}
@@ -431,6 +460,10 @@ static int reclaim(struct lf_store *store)
 
 	if (!victim)
 		return -EAGAIN;
+	if (victim->log == LF_LOG_YOUNG && mostly(store, victim, is_hot)) {
+		promote(store, victim);
+		return -EAGAIN;
+	}
 	first = lf_segment_number(store, victim) * store->shape.slots;
 	err = move_hot(store, victim);
 	/* The old summary goes: what was moved must be named by a new one. */
@@ -472,7 +505,7 @@ static int reclaim(struct lf_store *store)
 static int open_segment(struct lf_store *store, u32 log, bool moving)
 {
 	u32 reserve = moving ? 0 : RESERVE;
-	u32 tries = store->shape.segments;
+	u32 tries = 2 * store->shape.segments;
 	struct lf_segment *segment;
 	int err;
 
@@ -572,12 +605,12 @@ struct lf_batch {
 	struct completion done;
 };
 
-static void put_done(unsigned long error, void *context)
+static void put_done(int err, void *context)
 {
 	struct lf_put *put = context;
 	struct lf_batch *batch = put->batch;
 
-	put->error = error ? -EIO : 0;
+	put->error = err;
 	if (atomic_dec_and_test(&batch->left))
 		complete(&batch->done);
 }
@@ -712,10 +745,9 @@ static bool write_some(struct lf_store *store)
 		}
 		n++;
 		atomic_inc(&batch.left);
-		if (lf_store_io(store, REQ_OP_WRITE,
+		lf_store_submit(store, REQ_OP_WRITE,
 				lf_entry_sector(store, p->number), p->sectors,
-				offer->frame->data, put_done, p))
-			put_done(1, p);
+				offer->frame->data, put_done, p);
 	}
 	if (!atomic_dec_and_test(&batch.left))
 		wait_for_completion(&batch.done);

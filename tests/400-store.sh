@@ -76,6 +76,23 @@ def _():
     assert not asked, (asked, stats, store.info())
 
 
+@test("a store full of what was read again still takes what is new", 60)
+def _():
+    store = Store(48 * MIB)
+    hot = layer_of(rng.randbytes(42 * MIB), NONE, 64 * KIB)
+    filled(store, hot)
+    for _ in range(2):
+        read_all(hot, store, False)
+    before = store.info()
+    filled(store, layer_of(rng.randbytes(12 * MIB), NONE, 64 * KIB))
+    info = store.info()
+    say(info)
+    assert info["stored"] == before["stored"] + 192 and not info["skipped"]
+    asked = read_all(hot, store)[1]
+    say(f"{asked} of {len(hot.frames)} hot frames gave way")
+    assert asked < len(hot.frames) // 2
+
+
 @test("a frame is stored once, whoever asked for it")
 def _():
     store = Store()

@@ -63,7 +63,7 @@ written()
 	url=$(lazyframe build -q "$@" s3://images/new) && lazyframe verify -q "$url" &&
 		path=${url#s3://images/} && path=${path%.header} &&
 		path=$(s3 list images | grep -F "$(dirname "$path")/" | grep -v header) &&
-		s3 head images "$path" | tee head
+		s3 head images "$path" >head && cat head
 }
 check "build, in one request" written -n "$name" image
 ubytes() { lazyframe inspect --json "$url" | python3 -c "import json, sys
@@ -77,9 +77,9 @@ check "an upload that is refused leaves nothing" eval '[ -z "$(s3 uploads images
 gone=$(basename "$(dirname "$url")")
 s3 delete images "new/$gone/big.header"
 check "gc of what has no data: nothing" eval 'lazyframe gc --min-age 0 s3://images/new >out && [ ! -s out ]'
-url=$(lazyframe build -q image s3://images/new)
+url=$(lazyframe build -q -n "100%25 & more" image s3://images/new)
 gone=$(basename "$(dirname "$url")")
-s3 delete images "new/$gone/image.header"
+s3 delete images "new/$gone/100%25 & more.header"
 check "gc --delete of a layer without a header" eval 'lazyframe gc --min-age 0 --delete s3://images/new >out
 	cat out; grep -q "^$gone" out && ! s3 list images | grep "$gone"'
 rgw_user other AKIAOTHER other/secret

@@ -15,6 +15,7 @@ AWS_SECRET_ACCESS_KEY.
 """
 import hashlib
 import hmac
+import html
 import http.client
 import os
 import re
@@ -69,8 +70,11 @@ def main(what, bucket, *args):
         print(ask('HEAD', f'/{bucket}/{args[0]}')[0].headers)
     elif what == 'list':
         _, text = ask('GET', f'/{bucket}', 'encoding-type=url&list-type=2')
-        for key in re.findall('<Key>(.*?)</Key>', text.decode()):
-            print(urllib.parse.unquote(key))
+        text = text.decode()
+        for key in re.findall('<Key>(.*?)</Key>', text):
+            key = html.unescape(key)
+            print(urllib.parse.unquote(key)
+                  if '<EncodingType>url' in text else key)
     elif what == 'uploads':
         _, text = ask('GET', f'/{bucket}', 'uploads=')
         for key in re.findall('<Key>(.*?)</Key>', text.decode()):

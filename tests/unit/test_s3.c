@@ -148,7 +148,7 @@ TEST(answers)
 	const char *at = "<K>1</K><Key>2</Key><K a='b'>3</K><K/>";
 	char *one, *three;
 
-	XML("<Error><Code>A &lt;b&gt;&amp;&quot;&#39;&#xe4;&#x;&no;&</Code></Error>",
+	XML("<E><Code>A &lt;b&gt;&amp;&quot;&#39;&#xe4;&#x;&no;&</Code></E>",
 	    "Code", "A <b>&\"'\xc3\xa4&#x;&no;&");
 	XML("<Code></Code>", "Code", "");
 	XML("<Codes>x</Codes>", "Code", "(none)");
