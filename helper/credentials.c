@@ -18,7 +18,8 @@ static bool printable(const char *text)
 
 static int check(const struct credentials *cred, struct error *e)
 {
-	if (!printable(cred->access_key) || strchr(cred->access_key, '/'))
+	if (!cred->access_key || !printable(cred->access_key) ||
+	    strchr(cred->access_key, '/'))
 		return error_set(e, -EINVAL,
 				 "the access key has characters that no access key has");
 	if (cred->token && !printable(cred->token))

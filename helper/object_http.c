@@ -394,7 +394,7 @@ static int refused(const char *url, const struct reply *r, struct error *e)
 	char *code, why[128] = "";
 
 	if (is_s3(url) && r->refused) {
-		memcpy(why, ": ", 2);
+		strcpy(why, ": ");
 		s3_answer(r->refusal, &code, why + 2, sizeof(why) - 2);
 		free(code);
 	}

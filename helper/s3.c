@@ -233,6 +233,7 @@ int s3_open(struct s3 **result, aws_warn *warn,
 	    const struct curl_blob *authorities, struct error *e)
 {
 	struct s3 *s3 = calloc(1, sizeof(*s3));
+	struct web web = { .warn = warn };
 	struct credentials cred;
 	pthread_condattr_t attr;
 	int err;
@@ -248,7 +249,7 @@ int s3_open(struct s3 **result, aws_warn *warn,
 	err = aws_load(&s3->aws, warn, &s3->problem);
 	/* Keys are at hand; all else is asked for when it is needed. */
 	if (!err && s3->aws->source == AWS_KEYS) {
-		err = credentials_get(s3->aws, NULL, &cred, &s3->problem);
+		err = credentials_get(s3->aws, &web, &cred, &s3->problem);
 		if (!err)
 			take(s3, &cred);
 		s3->not_before = 0;
