@@ -578,7 +578,8 @@ static void start(struct fetch *f, struct request *seed, u64 now)
 		  range->attempt);
 	err = t->start(t, range);
 	if (err)
-		fetch_done(range, -EAGAIN, strerror(-err), 0);
+		fetch_done(range, err == -EPROTO ? err : -EAGAIN,
+			   strerror(-err), 0);
 }
 
 static void start_ranges(struct fetch *f)

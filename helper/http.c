@@ -336,7 +336,7 @@ static int launch_s3(struct http *h, struct transfer *t, struct error *e)
 		err = launch(h, t, t->s3.url, t->s3.header);
 	if (err)
 		s3_signed_free(&t->s3);
-	return err;
+	return err == -EINVAL ? -EPROTO : err;
 }
 
 static int http_start(struct transport *transport, struct range *range)
