@@ -79,7 +79,7 @@ def _():
 @test("a store full of what was read again still takes what is new", 60)
 def _():
     store = Store(48 * MIB)
-    hot = layer_of(rng.randbytes(42 * MIB), NONE, 64 * KIB)
+    hot = layer_of(rng.randbytes(36 * MIB), NONE, 64 * KIB)
     filled(store, hot)
     for _ in range(2):
         read_all(hot, store, False)
@@ -133,6 +133,7 @@ def _():
         rng.shuffle(order)
         for at in order:
             device.check(at * frame + rng.randrange(15) * 4096, 4096)
+    store.settled(len(server.log))
     info = store.info()
     say(info)
     assert info["evicted"] and info["hits"] and not info["bad"] and \

@@ -11,25 +11,25 @@ import subprocess
 import sys
 import textwrap
 
-BLOCK = 4096
+BLOCK = 16384
 # Each is started with no page in memory, as in a machine of its own. The last
 # is what nobody shall suffer from.
 PROGRAMS = {
     "shell": "id; ls -l /etc /usr/bin; uname -a; env; cat /etc/os-release; date",
-    "login": "getent passwd root; id; groups; stty -a; who; mount; df; uptime",
-    "python": "python3 -c 'import json, os, re, subprocess, logging, argparse; "
-              "print(json.dumps(sorted(os.listdir(\"/usr/lib\"))))'",
-    "server": "python3 -c 'import http.server, threading, email, hashlib, "
-              "asyncio, urllib.request'",
-    "tests": "python3 -c 'import unittest, doctest, difflib, ast, inspect, "
-             "tokenize, decimal, fractions, statistics, random, csv'",
+    "login": "getent passwd root; id; groups; mount; df; stat /; tty || true",
+    "python": "python3 -c 'import os, re, sys, subprocess, threading; "
+              "print(sorted(os.listdir(\"/usr/lib\")))'",
+    "server": "python3 -c 'import socket, selectors, signal, struct, logging, "
+              "hashlib, argparse, configparser, datetime, tempfile'",
+    "tests": "python3 -m compileall -q -f /usr/lib/python3.11/re "
+             "/usr/lib/python3.11/collections >/dev/null; true",
     "packages": "dpkg -l; apt-cache policy dpkg; dpkg -S /bin/ls; "
                 "apt-get -s remove tzdata",
     "perl": "perl -e 'use strict; use POSIX; use Socket; use Getopt::Long; "
             "use IO::File; print join(\",\", sort keys %INC), \"\\n\"'",
     "text": "sort /etc/passwd | awk -F: '{print $1}' | sed s/a/b/ | md5sum; "
-            "find /etc -type f | xargs wc -l; gzip -c /etc/services | zcat | "
-            "tail -n 1; diff /etc/group /etc/passwd",
+            "find /etc -type f | xargs wc -l; gzip -c /etc/bash.bashrc | zcat | "
+            "tail -n 1; diff /etc/group /etc/passwd || true",
     "find": "find / -xdev -printf '%p %s\\n' | sort | md5sum",
     "backup": "tar -C / --one-file-system -cf - . | md5sum",
 }
@@ -49,28 +49,38 @@ def recorded():
     return out
 
 
-def day(sessions, frame, rng):
-    """[(first frame, frames)] of so many of them, some kinds often, with a
-    backup now and then. Frames that nobody reads have no number."""
-    kinds = {name: [(at * BLOCK // frame, ((at + n) * BLOCK - 1) // frame + 1)
-                    for at, n in ranges]
-             for name, ranges in recorded().items()}
-    number = {f: i for i, f in enumerate(sorted(
-        {f for kind in kinds.values() for start, end in kind
-         for f in range(start, end)}))}
+def day(sessions, rng):
+    """[(first block, blocks)] of so many of them, some kinds often, with a
+    backup now and then. Blocks that nobody reads have no number."""
+    kinds = recorded()
+    number = {block: i for i, block in enumerate(sorted(
+        {block for kind in kinds.values() for first, count in kind
+         for block in range(first, first + count)}))}
     names = [name for name in kinds if name != SCAN]
     rng.shuffle(names)
     often = [1 / (n + 1) for n in range(len(names))]
     out = []
     for n in range(sessions):
-        name = SCAN if n % 20 == 19 else rng.choices(names, often)[0]
-        out += [(number[start], end - start) for start, end in kinds[name]]
+        name = SCAN if n % 10 == 9 else rng.choices(names, often)[0]
+        out += [(number[first], count) for first, count in kinds[name]]
     return out
 
 
 def sh(command, **kw):
     return subprocess.run(command, shell=True, check=True, text=True,
                           stdout=subprocess.PIPE, **kw).stdout.strip()
+
+
+def joined(reads):
+    """Bytes as blocks; what goes on where the last one ended is one with it."""
+    out = []
+    for at, n in reads:
+        first, end = at // BLOCK, (at + n - 1) // BLOCK + 1
+        if out and out[-1][0] <= first <= out[-1][1]:
+            out[-1] = out[-1][0], max(out[-1][1], end)
+        else:
+            out.append((first, end))
+    return [(first, end - first) for first, end in out]
 
 
 def record(image):
@@ -87,7 +97,8 @@ def record(image):
     event = f"{trace}/events/block/block_bio_queue"
     sh(f"echo 32768 >{trace}/buffer_size_kb; "
        f"echo 'dev == {int(major) << 20 | int(minor)}' >{event}/filter")
-    print("# See reads.py. The blocks of 4 KiB that each program read: "
+    print("# SPDX-License-Identifier: GPL-2.0-only\n"
+          "# See reads.py. The blocks of 16 KiB that each program read: "
           "first+count.")
     for name, command in PROGRAMS.items():
         sh(f"echo 3 >/proc/sys/vm/drop_caches; echo >{trace}/trace; "
@@ -99,9 +110,10 @@ def record(image):
         print(f"{name}: status {status}", file=sys.stderr)
         print(f"{name}:")
         with open(f"{trace}/trace") as f:
-            words = [f"{int(at) * 512 // BLOCK}+{-(-int(n) * 512 // BLOCK)}"
-                     for at, n in re.findall(r" R\w* (\d+) \+ (\d+) ", f.read())]
-        print("\n".join(textwrap.wrap(" ".join(words), 78)))
+            ranges = joined((int(at) * 512, int(n) * 512) for at, n in
+                            re.findall(r" R\w* (\d+) \+ (\d+) ", f.read()))
+        print("\n".join(textwrap.wrap(
+            " ".join(f"{at}+{n}" for at, n in ranges), 78)))
     sh(f"dmsetup remove reads; losetup -d {loop}")
 
 
