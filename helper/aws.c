@@ -38,6 +38,11 @@ static const char *env(const char *name)
 	return value && *value ? value : NULL;
 }
 
+const char *aws_ca_bundle(void)
+{
+	return env("AWS_CA_BUNDLE");
+}
+
 /* The first that is set, or NULL; malloc()ed */
 static char *env_copy(const char *name, const char *other)
 {

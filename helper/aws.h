@@ -51,6 +51,13 @@ struct aws {
 	char *metadata;
 };
 
+/**
+ * aws_ca_bundle - file with the authorities to trust instead of the system's
+ *
+ * For the commands; the daemon has an option. Return: NULL where none is named
+ */
+const char *aws_ca_bundle(void);
+
 typedef void aws_warn(const char *text);
 
 /**

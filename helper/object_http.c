@@ -280,6 +280,8 @@ static int sign(CURL *curl, const char *url, const char *method,
 	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, sig->header);
 	curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
 	curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
+	if (aws_ca_bundle())
+		curl_easy_setopt(curl, CURLOPT_CAINFO, aws_ca_bundle());
 	return 0;
 }
 

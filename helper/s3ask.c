@@ -74,6 +74,8 @@ static int set_up(CURL *curl, const struct s3_ask *ask, struct s3_signed *sig,
 			  set(POSTFIELDSIZE_LARGE, (curl_off_t)ask->bytes) ||
 			  set(CUSTOMREQUEST, ask->call.method)))
 		return -ENOMEM;
+	if (aws_ca_bundle() && set(CAINFO, aws_ca_bundle()))
+		return -ENOMEM;
 #undef set
 	return 0;
 }

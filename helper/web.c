@@ -67,6 +67,9 @@ static CURLcode perform(const struct web *web, const struct web_request *req,
 		return CURLE_OUT_OF_MEMORY;
 	if (req->direct && set(NOPROXY, "*"))
 		return CURLE_OUT_OF_MEMORY;
+	if (!web->authorities && aws_ca_bundle() &&
+	    set(CAINFO, aws_ca_bundle()))
+		return CURLE_OUT_OF_MEMORY;
 	if (web->authorities &&
 	    (set(CAINFO, NULL) || set(CAPATH, NULL) ||
 	     set(CAINFO_BLOB, web->authorities)))

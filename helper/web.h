@@ -13,7 +13,7 @@
 
 /**
  * struct web - how to ask
- * @authorities: to trust for https; NULL: the system's
+ * @authorities: to trust for https; NULL: aws_ca_bundle(), else the system's
  * @stop: give up soon when this turns true; may be NULL
  * @warn: see aws_load()
  */

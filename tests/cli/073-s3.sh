@@ -59,6 +59,28 @@ check "no such object" says 1 "no such object, the server says 404" \
 	lazyframe verify s3://bucket/nothing
 check "no such bucket" says 1 "the server says 404" lazyframe verify s3://buckets/x
 
+# TLS, with an authority of one's own
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+	-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout key \
+	-out cert >/dev/null 2>&1
+cat key cert >both
+mkfifo tls.port
+/usr/bin/python3 "$tests/s3-server" --root "$s3_root" --tls both \
+	--key "AKIATEST very/secret+key" >tls.port </dev/null 2>/dev/null &
+tls_pid=$!
+read -r tls_port <tls.port
+tls() { AWS_ENDPOINT_URL_S3=https://127.0.0.1:$tls_port "$@"; }
+check "https with an unknown certificate" says 1 "certificate" tls lazyframe verify "$at"
+check "AWS_CA_BUNDLE" tls env AWS_CA_BUNDLE="$PWD/cert" lazyframe verify "$at"
+written()
+{
+	tls env AWS_CA_BUNDLE="$PWD/cert" lazyframe build -q image s3://bucket/tls >out &&
+		lazyframe verify "$(cat out)"
+}
+check "for writing, too" written
+kill $tls_pid
+
 # Files
 
 s3_no_keys
