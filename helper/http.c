@@ -368,24 +368,26 @@ static int http_start(struct transport *transport, struct range *range)
 	return 0;
 }
 
-/* What waited for credentials goes on, or fails and is tried again later. */
+/*
+ * What waited for credentials goes on, or fails and is tried again later. The
+ * end of one range may abort another, so nothing is kept over fetch_done().
+ */
 static void on_renewed(void *arg, int fd, u32 events)
 {
 	struct http *h = arg;
-	struct transfer_list list = TAILQ_HEAD_INITIALIZER(list);
+	unsigned int i = h->transfers;
 	struct transfer *t;
 	u64 n;
 
 	(void)events;
 	if (read(fd, &n, sizeof(n)) != sizeof(n))
 		return;
-	TAILQ_CONCAT(&list, &h->parked, link);
-	while ((t = TAILQ_FIRST(&list))) {
+	for (; i && (t = TAILQ_FIRST(&h->parked)); i--) {
 		struct range *range = t->range;
 		struct error e = { "" };
 		int err = launch_s3(h, t, &e);
 
-		TAILQ_REMOVE(&list, t, link);
+		TAILQ_REMOVE(&h->parked, t, link);
 		t->parked = err == -EAGAIN && !*e.text;
 		if (t->parked)
 			TAILQ_INSERT_TAIL(&h->parked, t, link);
@@ -393,7 +395,8 @@ static void on_renewed(void *arg, int fd, u32 events)
 			continue;
 		t->range = NULL;
 		TAILQ_INSERT_HEAD(&h->idle, t, link);
-		fetch_done(range, -EAGAIN, *e.text ? e.text : strerror(-err), 0);
+		fetch_done(range, err == -EPROTO ? err : -EAGAIN,
+			   *e.text ? e.text : strerror(-err), 0);
 	}
 }
 

@@ -78,7 +78,7 @@ hidden()
 {
 	! grep -a -F -e very/secret -e not/right -e secret/ -e session// -e agent-1 \
 		"$tap_dir/helper.log" || return 1
-	! cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -F -e very/secret
+	! grep -a -F -e very/secret -e secret/ "/proc/$helper_pid/cmdline"
 }
 check "no secret in the log or a command line" hidden
 finish
