@@ -13,6 +13,7 @@ cleanup()
 {
 	kill $helper
 	cd /
+	rm -f /var/lib/lazyframe/[xy].meta
 }
 lazyframed >helper.log 2>&1 &
 helper=$!

@@ -14,7 +14,7 @@ from store import Store
 import reads
 
 FRAME = reads.BLOCK
-CACHE = 4				# MiB of memory above the store
+CACHE = 8				# MiB of memory above the store
 SESSIONS = int(os.environ["TRACE_SESSIONS"])
 rng = random.Random(0x404)
 
@@ -47,12 +47,15 @@ def ours(trace, size):
     server = Server(layer)
     for start, count in trace:
         asked = len(server.log)
-        device.check(start * FRAME, count * FRAME)
-        # what is stored shall not depend on how fast this machine is
-        if len(server.log) > asked:
-            store.idle()
+        # backwards, so that nothing is read ahead
+        for frame in reversed(range(start, start + count)):
+            device.check(frame * FRAME, FRAME)
+            # what is stored shall not depend on how fast this machine is
+            if len(server.log) - asked >= 16:
+                store.idle()
+                asked = len(server.log)
     info = store.info()
-    assert not info["skipped"] and not info["errors"], info
+    assert not info["errors"] and not info["skipped"], info
     total = sum(count for _, count in trace)
     return 1 - len(server.log) / total, info["room"] * 512
 
@@ -84,8 +87,8 @@ def _():
         sums.append(weight)
     place = rng.sample(range(frames), frames)
     trace = []
-    for n in range(SESSIONS * 400):
-        if n % 3000 == 2999:
+    for n in range(SESSIONS * 600):
+        if n % 1500 == 1499:
             trace += [(at, 16) for at in range(rng.randrange(4000), 8000, 16)]
         rank = bisect.bisect(sums, rng.random() * weight)
         trace.append((place[rank], 1))
