@@ -229,7 +229,7 @@ static int get_layer(struct fetch *f, u64 id, struct layer **layer)
 	uuid_name(l->info.uuid, l->name, sizeof(l->name));
 	t = find_transport(f, l->info.locator);
 	if (!t) {
-		log_err("layer %s: no way to fetch from \"%.*s\"; file, http and https URLs are known",
+		log_err("layer %s: no way to fetch from \"%.*s\"; file, http, https and s3 URLs are known",
 			l->name, (int)strcspn(l->info.locator, ":"),
 			l->info.locator);
 		return -EPROTO;
@@ -578,7 +578,8 @@ static void start(struct fetch *f, struct request *seed, u64 now)
 		  range->attempt);
 	err = t->start(t, range);
 	if (err)
-		fetch_done(range, -EAGAIN, strerror(-err), 0);
+		fetch_done(range, err == -EPROTO ? err : -EAGAIN,
+			   strerror(-err), 0);
 }
 
 static void start_ranges(struct fetch *f)

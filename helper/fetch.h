@@ -89,7 +89,7 @@ struct range {
  * @schemes: of the URLs it takes, NULL at the end
  * @start: begin; from then on the transport owes exactly one fetch_done(), not
  *	   before start() has returned, unless @abort comes first. On error
- *	   (negative errno) it owes nothing.
+ *	   (negative errno; -EPROTO: the URL is wrong) it owes nothing.
  * @abort: stop; neither fetch_bytes() nor fetch_done() may follow. Never called
  *	   from within fetch_bytes().
  */

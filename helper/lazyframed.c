@@ -6,7 +6,8 @@
  * this process may be killed and started again at any moment. It may have to
  * work while the system has no memory left to give, and no disk to read from but
  * the one that it serves: so all its own memory is taken and locked at the
- * start, and no file is opened later but those that layers name.
+ * start, and no file is opened later but those that layers name, and, by a
+ * thread that nobody waits for, those with credentials.
  */
 #include <getopt.h>
 #include <linux/capability.h>
@@ -293,6 +294,11 @@ static void on_signal(void *arg, int fd, u32 events)
 	(void)events;
 	if (read(fd, &info, sizeof(info)) != sizeof(info))
 		return;
+	if (info.ssi_signo == SIGHUP) {
+		log_info("reading credentials again");
+		http_reload(d->http);
+		return;
+	}
 	log_info("stopping: %s", strsignal(info.ssi_signo));
 	d->stop = true;
 }
@@ -334,7 +340,8 @@ static int open_channel(struct daemon *d)
 		told = true;
 		/* The module has no event for this. A signal ends it at once. */
 		usleep(BUSY_POLL_MS * 1000);
-		if (read(d->signals, &info, sizeof(info)) == sizeof(info))
+		if (read(d->signals, &info, sizeof(info)) == sizeof(info) &&
+		    info.ssi_signo != SIGHUP)
 			return err;
 	}
 	return err;
@@ -345,8 +352,8 @@ static int block_signals(void)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -464,6 +471,11 @@ int main(int argc, char **argv)
 	}
 	if (!watch_all(&d))
 		goto out;
+	err = http_credentials(d.http);
+	if (err) {
+		log_err("cannot start a thread: %s", strerror(-err));
+		goto out;
+	}
 	log_info("attached to %s, session %llu", d.opt.device,
 		 (unsigned long long)d.channel.generation);
 	notify("READY=1\nSTATUS=attached");

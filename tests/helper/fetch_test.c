@@ -615,7 +615,8 @@ TEST_F(fetch, a_dead_origin_does_not_hold_up_another)
 TEST_F(fetch, requests_that_make_no_sense_are_refused)
 {
 	static const char *const locator[] = {
-		"", "object", "s3://bucket/object", "file://elsewhere/object",
+		"", "object", "gs://bucket/object", "s3://bucket/a%0",
+		"s3:///object", "file://elsewhere/object",
 		"file:///tmp/a%0", "file:///tmp/%00", "http://",
 	};
 	struct rig *rig = self->rig;
@@ -630,7 +631,7 @@ TEST_F(fetch, requests_that_make_no_sense_are_refused)
 	EXPECT_EQ(EPROTO, rig->tag[0].status);
 	rig_post(rig, 0, 1, 0, 0, 0, 0, 0);
 	EXPECT_EQ(EPROTO, rig->tag[0].status);
-	rig_post(rig, 0, 7, 0, FRAME, 0, 0, 0);
+	rig_post(rig, 0, 15, 0, FRAME, 0, 0, 0);
 	EXPECT_EQ(ENOENT, rig->tag[0].status);
 	for (i = 1; i < ARRAY_SIZE(locator); i++) {
 		/* The layer is looked up once: each needs its own id. */
