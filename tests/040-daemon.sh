@@ -38,6 +38,7 @@ PY
 until [ -S notify ]; do sleep 0.1; done
 
 check "options are checked" says 2 "from 1 to 64" lazyframed --connections 0
+check "a share is checked" says 2 "from 0 to 100" lazyframed --hedge 101
 check "a device that is not ours is named" \
 	says 1 "not a device of the lazyframe module" lazyframed --device /dev/null
 check "a missing device: how to get it" \
