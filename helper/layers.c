@@ -93,7 +93,7 @@ int layers_get(struct layers *ls, u64 id, struct layer **layer)
 	if (!victim)
 		return -ENOMEM;
 	l = victim;
-	put_layer( l);
+	put_layer(l);
 	memset(&l->info, 0, sizeof(l->info));
 	l->info.layer = id;
 	err = ls->sink->layer(ls->sink, &l->info);

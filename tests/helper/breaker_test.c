@@ -216,7 +216,7 @@ TEST_F(breaker, a_dead_server_does_not_slow_down_another)
 			post(rig, i, 2, i, 0);
 		ASSERT_EQ(0, until_down(rig));
 		beside = pace(rig, &longest);
-		TH_LOG("300 requests in %llu ms, beside a dead server (%s) in %llu ms, the longest %llu and %llu ms",
+		TH_LOG("alone %llu ms, beside one that is dead (%s) %llu ms, longest %llu and %llu",
 		       (unsigned long long)(alone / MSEC), kind[k],
 		       (unsigned long long)(beside / MSEC),
 		       (unsigned long long)(most / MSEC),
