@@ -18,6 +18,7 @@ DKMS_SRC ?= /usr/src
 bin := $(DESTDIR)$(PREFIX)/bin
 sbin := $(DESTDIR)$(PREFIX)/sbin
 man := $(DESTDIR)$(PREFIX)/share/man/man8
+doc := $(DESTDIR)$(PREFIX)/share/doc/lazyframe
 unit := $(DESTDIR)$(PREFIX)/lib/systemd/system
 dkms_src := $(DESTDIR)$(DKMS_SRC)/lazyframe-$(VERSION)
 dkms_name := -m lazyframe -v $(VERSION)
@@ -41,13 +42,14 @@ demo:
 	tests/demo
 
 install: helper
-	install -d $(bin) $(sbin) $(man) $(unit)
+	install -d $(bin) $(sbin) $(man) $(unit) $(doc)
 	install -m 755 helper/lazyframe $(bin)
 	install -m 755 helper/lazyframed $(sbin)
 	install -m 644 $(addprefix helper/,$(pages)) $(man)
 	sed 's,/usr/local/,$(PREFIX)/,' helper/lazyframed.service \
 		>$(unit)/lazyframed.service
 	chmod 644 $(unit)/lazyframed.service
+	install -m 644 helper/nginx-cache.conf $(doc)
 
 # With DESTDIR, for a package: its scripts call dkms on the target machine.
 dkms: dkms-remove
@@ -72,6 +74,7 @@ endif
 uninstall: dkms-remove
 	$(RM) $(bin)/lazyframe $(sbin)/lazyframed \
 		$(unit)/lazyframed.service $(addprefix $(man)/,$(pages))
+	$(RM) -r $(doc)
 
 clean: clean-module
 	$(MAKE) -C helper clean

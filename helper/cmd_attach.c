@@ -28,6 +28,7 @@ static const char usage[] =
 	"                             for the list of what was written\n"
 	"  --store DEV                block device that keeps what was fetched, made by\n"
 	"                             lazyframe store-format\n"
+	"  --sha256 HEX               refuse a header that has not this SHA-256\n"
 	"  --read-only                with --cow: show what was written, write nothing\n"
 	"  --force                    begin anew: overwrite what --cow and --meta hold\n"
 	"  --error-if-no-helper       reads that need lazyframed fail while it is away\n"
@@ -43,6 +44,7 @@ struct request {
 	const char *meta;		/* NULL: ours to choose and to remove */
 	const char *cow;		/* NULL: no overlay */
 	const char *store_path;		/* NULL: no store */
+	const char *sha256;		/* NULL: any header will do */
 	struct store store;
 	bool read_only;
 	bool force;
@@ -69,6 +71,17 @@ static int parse_seconds(const char *option, const char *text, int *value)
 	return 0;
 }
 
+static int parse_sha256(const char *text)
+{
+	if (strlen(text) == SHA256_TEXT - 1 &&
+	    strspn(text, "0123456789abcdefABCDEF") == SHA256_TEXT - 1)
+		return 0;
+	fprintf(stderr,
+		"lazyframe attach: --sha256 \"%s\" is not %d hex digits, as sha256sum prints them\n",
+		text, SHA256_TEXT - 1);
+	return -EINVAL;
+}
+
 /* Return: -1 to go on, else the exit status. */
 static int parse(int argc, char **argv, struct request *request)
 {
@@ -78,6 +91,7 @@ static int parse(int argc, char **argv, struct request *request)
 		{ "no-helper-timeout", required_argument, NULL, 'n' },
 		{ "fetch-timeout", required_argument, NULL, 'f' },
 		{ "store", required_argument, NULL, 's' },
+		{ "sha256", required_argument, NULL, 'S' },
 		{ "cow", required_argument, NULL, 'c' },
 		{ "read-only", no_argument, NULL, 'r' },
 		{ "force", no_argument, NULL, 'F' },
@@ -116,6 +130,11 @@ static int parse(int argc, char **argv, struct request *request)
 			break;
 		case 's':
 			request->store_path = optarg;
+			break;
+		case 'S':
+			if (parse_sha256(optarg))
+				return 2;
+			request->sha256 = optarg;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -350,6 +369,26 @@ static int check_image(const struct pair *pair, const struct image *image,
 }
 
 /*
+ * @sha256: of the header that @what, an image or an overlay, was made from;
+ *	    NULL or "": not known
+ */
+static int check_sha256(const struct request *request, const char *sha256,
+			const char *what, struct error *e)
+{
+	if (!request->sha256)
+		return 0;
+	if (!sha256 || !sha256[0])
+		return error_set(e, -EKEYREJECTED,
+				 "%s: --sha256 is of a header, and this was made from none that is known",
+				 what);
+	if (!strcasecmp(sha256, request->sha256))
+		return 0;
+	return error_set(e, -EKEYREJECTED,
+			 "%s: the header's SHA-256 is %s, not that of --sha256",
+			 what, sha256);
+}
+
+/*
  * @image: NULL if it was not asked for, as the overlay that was there a moment
  * ago tells all that is needed
  */
@@ -371,6 +410,8 @@ static int attach_locked(const struct request *request, const char *meta,
 		goto out;
 	if (found > 0) {
 		err = image ? check_image(&pair, image, e) : 0;
+		if (!err)
+			err = check_sha256(request, pair.sha256, pair.meta, e);
 		if (!err)
 			err = attach_pair(request, &pair, e);
 		/* An export was cut short behind its last important step. */
@@ -459,6 +500,8 @@ int cmd_attach(int argc, char **argv)
 	request.cow = cow;
 	if (!err && !known(&request, meta))
 		err = image_open(request.url, &image, &e);
+	if (!err && image)
+		err = check_sha256(&request, image->sha256, request.url, &e);
 	if (!err)
 		err = attach(&request, meta, image, &e);
 	image_free(image);

@@ -252,8 +252,9 @@ static void print_image(const char *url, const struct image *image,
 	uuid_text(image->base_uuid, base);
 	printf("image         %s\n", url);
 	if (image->header_version)
-		printf("header        version %llu\n",
-		       (unsigned long long)image->header_version);
+		printf("header        version %llu, SHA-256 %s\n",
+		       (unsigned long long)image->header_version,
+		       image->sha256);
 	else
 		puts("header        none: a single data object");
 	printf("UUID          %s\n", uuid);
@@ -419,6 +420,8 @@ static int print_json(const char *url, const struct image *image,
 	uuid_text(image->base_uuid, base);
 	add_text(o, "url", url);
 	add_number(o, "header_version", image->header_version);
+	if (image->sha256[0])
+		add_text(o, "sha256", image->sha256);
 	add_text(o, "uuid", uuid);
 	add_text(o, "base_uuid", base);
 	add_number(o, "generation", image->generation);

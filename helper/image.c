@@ -506,6 +506,23 @@ static int list_missing_layers(struct header *header, const char *base,
 	return changed ? header_check(header, e) : 0;
 }
 
+static int hash_header(struct image *image, const void *data, size_t bytes,
+		       struct error *e)
+{
+	u8 sum[SHA256_BYTES];
+	struct sha256 *sha;
+	int err;
+
+	err = sha256_new(&sha, e);
+	if (err)
+		return err;
+	sha256_add(sha, data, bytes);
+	sha256_get(sha, sum);
+	sha256_free(sha);
+	sha256_text(sum, image->sha256);
+	return 0;
+}
+
 static int open_header(const char *url, struct image *image, struct error *e)
 {
 	char *base = NULL, *name = NULL;
@@ -518,6 +535,8 @@ static int open_header(const char *url, struct image *image, struct error *e)
 	err = image_split_url(url, &base, &name, e);
 	if (!err)
 		err = object_get(url, HEADER_MAX_OBJECT, &data, &bytes, e);
+	if (!err)
+		err = hash_header(image, data, bytes, e);
 	if (err)
 		goto out;
 	err = header_parse(data, bytes, &header, e);

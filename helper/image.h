@@ -7,6 +7,7 @@
 
 #include "../kmod/disk.h"
 #include "error.h"
+#include "sha256.h"
 
 /**
  * struct image_layer - a layer, found and opened
@@ -50,6 +51,7 @@ struct image_extent {
  * struct image - all that is needed to attach, inspect or verify
  * @url: what image_open() was given
  * @header_version: 0 for a single data object
+ * @sha256: of the header, in hex; "" for a single data object
  */
 struct image {
 	char *url;
@@ -59,6 +61,7 @@ struct image {
 	u64 block_size;
 	u64 generation;
 	u64 header_version;
+	char sha256[SHA256_TEXT];
 	u32 layers;
 	u32 extents;
 	struct image_layer *layer;

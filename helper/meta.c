@@ -377,6 +377,8 @@ int meta_plan_image(struct meta_plan **out, const struct image *image,
 	encode_extents(plan, image);
 	if (image->url)
 		err = meta_plan_note(plan, META_NOTE_URL, image->url, e);
+	if (!err && image->sha256[0])
+		err = meta_plan_note(plan, META_NOTE_SHA256, image->sha256, e);
 	if (err)
 		goto failed;
 	lay_out(plan, LF_SUPER_SLOTS);
@@ -593,11 +595,14 @@ const struct lf_tree *meta_plan_tree(const struct meta_plan *plan)
 u64 meta_bytes(const struct image *image)
 {
 	struct meta_plan plan = {};
+	u64 *strings = &plan.bytes[LF_REGION_STRINGS];
 
 	image_sizes(&plan, image);
 	if (image->url)
-		plan.bytes[LF_REGION_STRINGS] += strlen(META_NOTE_URL "=\n") +
-						 strlen(image->url);
+		*strings += strlen(META_NOTE_URL "=\n") + strlen(image->url);
+	if (image->sha256[0])
+		*strings += strlen(META_NOTE_SHA256 "=\n") +
+			    strlen(image->sha256);
 	lay_out(&plan, LF_SUPER_SLOTS);
 	return plan.blocks * LF_META_BLOCK;
 }

@@ -39,6 +39,7 @@ int meta_write(int fd, u64 dev_bytes, const struct image *image,
  * "image=<url>\n". The module does not look at them.
  */
 #define META_NOTE_URL		"image"		/* of the image */
+#define META_NOTE_SHA256	"sha256"	/* of its header, in hex */
 /* Paths of the sealed overlay below; or, without one, that was last exported. */
 #define META_NOTE_ORIGIN_META	"origin_meta"
 #define META_NOTE_ORIGIN_COW	"origin_cow"

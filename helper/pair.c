@@ -14,6 +14,7 @@ void pair_drop(struct pair *pair)
 	free(pair->meta);
 	free(pair->cow);
 	free(pair->url);
+	free(pair->sha256);
 	free(pair->origin_meta);
 	free(pair->origin_cow);
 	memset(pair, 0, sizeof(*pair));
@@ -24,6 +25,9 @@ static int read_notes(int fd, struct pair *pair, struct error *e)
 	int err;
 
 	err = meta_note(fd, &pair->super, META_NOTE_URL, &pair->url, e);
+	if (!err)
+		err = meta_note(fd, &pair->super, META_NOTE_SHA256,
+				&pair->sha256, e);
 	if (!err)
 		err = meta_note(fd, &pair->super, META_NOTE_ORIGIN_META,
 				&pair->origin_meta, e);

@@ -16,6 +16,7 @@
  * @meta: path of the meta device
  * @cow: path of the COW device
  * @url: of the image, NULL: not known
+ * @sha256: of its header, in hex, NULL: not known
  * @origin_meta: of the sealed overlay below, or, without one, that was below until
  *		 it was exported; NULL: not known
  * @origin_cow: and its COW device's
@@ -26,6 +27,7 @@ struct pair {
 	struct lf_super super;
 	struct lf_disk_root root;
 	char *url;
+	char *sha256;
 	char *origin_meta;
 	char *origin_cow;
 };

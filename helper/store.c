@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -152,9 +154,10 @@ static int make(const char *path, dev_t cache, struct store *store,
 		struct error *e)
 {
 	char name[DEVICE_NAME_MAX + 1], dm_uuid[DEVICE_UUID_MAX + 1];
-	char text[UUID_TEXT], params[32];
+	char text[UUID_TEXT], params[64];
 	struct device device;
 	struct devfile file;
+	int read_only = 0;
 	u8 uuid[16];
 	u64 bytes;
 	int err;
@@ -171,6 +174,9 @@ static int make(const char *path, dev_t cache, struct store *store,
 	bytes = file.bytes;
 	if (!err)
 		err = read_super(file.fd, path, bytes, uuid, e);
+	if (!err && ioctl(file.fd, BLKROGET, &read_only))
+		err = error_set(e, -errno, "--store %s: %s", path,
+				strerror(errno));
 	devfile_close(&file);
 	if (err)
 		return err;
@@ -178,11 +184,12 @@ static int make(const char *path, dev_t cache, struct store *store,
 	uuid_text(uuid, text);
 	snprintf(name, sizeof(name), "lazyframe-store-%.8s", text);
 	snprintf(dm_uuid, sizeof(dm_uuid), "%s%s", STORE_UUID_PREFIX, text);
-	snprintf(params, sizeof(params), "%u:%u", major(cache), minor(cache));
+	snprintf(params, sizeof(params), "%u:%u%s", major(cache), minor(cache),
+		 read_only ? " 1 read_only" : "");
 	err = check_name(name, dm_uuid, path, e);
 	if (!err)
 		err = device_create(name, dm_uuid, STORE_TARGET, bytes / 512,
-				    params, false, e);
+				    params, read_only, e);
 	if (err)
 		return err;
 	memcpy(store->made, name, sizeof(name));

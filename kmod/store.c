@@ -9,11 +9,12 @@
  * Frames come in at the end of the young log. When no segment is free, the
  * oldest of a log gives way: the young log's while it has more than its share,
  * otherwise the main log's. A frame of the young log that was read since it
- * came moves to the main log; one that was not is forgotten, and remembered for
- * a while as a ghost: should it come again, it goes to the main log at once. A
- * frame of the main log stays as often as it was read, up to a limit. So what
- * is read once, a scan, passes through a tenth of the store and pushes nothing
- * out of the rest (S3-FIFO, with segments for queues).
+ * came moves to the main log, or, where most of a segment was, all of that does
+ * where it lies; one that was not is forgotten, and remembered for a while as a
+ * ghost: should it come again, it goes to the main log at once. A frame of the
+ * main log stays as often as it was read, up to a limit. So what is read once, a
+ * scan, passes through a tenth of the store and pushes nothing out of the rest
+ * (S3-FIFO, with segments for queues).
  *
  * Who does what
  * -------------
@@ -109,7 +110,7 @@ u32 __lf_store_layer(struct lf_store *store, u64 id, const u8 *uuid)
 
 	if (value)
 		return xa_to_value(value);
-	for (place = 0; place < store->shape.layers; place++) {
+	for (place = 0; place < store->layer_end; place++) {
 		layer = &store->layer[place];
 		if (memcmp(layer->uuid, uuid, sizeof(layer->uuid)))
 			continue;
@@ -174,32 +175,6 @@ void lf_store_write_failed(struct lf_store *store)
 {
 	lf_store_count(store, LF_STORE_ERRORS);
 	lf_store_set_mode(store, LF_STORE_RO, "a write or flush failed");
-}
-
-/*
- * ----------------------------------------------------------------
- * I/O
- * ----------------------------------------------------------------
- */
-
-int lf_store_io(struct lf_store *store, blk_opf_t opf, sector_t sector,
-		u32 sectors, void *data, io_notify_fn done, void *context)
-{
-	struct dm_io_request request = {
-		.bi_opf = opf,
-		.mem.type = is_vmalloc_addr(data) ? DM_IO_VMA : DM_IO_KMEM,
-		.mem.ptr.addr = data,
-		.notify.fn = done,
-		.notify.context = context,
-		.client = store->io,
-	};
-	struct dm_io_region region = {
-		.bdev = store->bdev,
-		.sector = sector,
-		.count = sectors,
-	};
-
-	return dm_io(&request, 1, &region, NULL, IOPRIO_DEFAULT);
 }
 
 /*
@@ -303,20 +278,19 @@ static void load_work(struct work_struct *work)
 	lf_frame_loaded(load);
 }
 
-static void load_done(unsigned long error, void *context)
+static void load_done(int err, void *context)
 {
 	struct lf_load *load = context;
 
-	load->error = error ? -EIO : 0;
+	load->error = err ? -EIO : 0;
 	queue_work(lf_wq, &load->work);
 }
 
 void lf_store_read(struct lf_load *load)
 {
 	INIT_WORK(&load->work, load_work);
-	if (lf_store_io(load->store, REQ_OP_READ, load->sector, load->sectors,
-			load->data, load_done, load))
-		load_done(1, load);
+	lf_store_submit(load->store, REQ_OP_READ, load->sector, load->sectors,
+			load->data, load_done, load);
 }
 
 void lf_store_forget(struct lf_store *store, const struct lf_layer *layer,
@@ -337,21 +311,31 @@ void lf_store_forget(struct lf_store *store, const struct lf_layer *layer,
 
 int lf_stores_init(void)
 {
+	int err;
+
+	err = lf_store_io_init();
+	if (err)
+		return err;
+	err = -ENOMEM;
 	lf_store_wq = alloc_workqueue("lazyframe-store",
 				      WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!lf_store_wq)
-		return -ENOMEM;
+		goto out_io;
 	load_pool = mempool_create_kmalloc_pool(MIN_LOADS,
 						sizeof(struct lf_load));
-	if (!load_pool) {
-		destroy_workqueue(lf_store_wq);
-		return -ENOMEM;
-	}
+	if (!load_pool)
+		goto out_wq;
 	return 0;
+out_wq:
+	destroy_workqueue(lf_store_wq);
+out_io:
+	lf_store_io_exit();
+	return err;
 }
 
 void lf_stores_exit(void)
 {
 	destroy_workqueue(lf_store_wq);
 	mempool_destroy(load_pool);
+	lf_store_io_exit();
 }

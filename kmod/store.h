@@ -7,7 +7,7 @@
 #ifndef LF_STORE_H
 #define LF_STORE_H
 
-#include <linux/dm-io.h>
+#include <linux/blk_types.h>
 #include <linux/xarray.h>
 
 #include "lazyframe.h"
@@ -106,8 +106,7 @@ struct lf_store {
 
 	struct mutex write_lock;	/* who changes what is on disk */
 	struct block_device *bdev;	/* O; NULL: not open (lf_stores_lock) */
-	struct dm_bufio_client *bufio;	/* O: all but the segments */
-	struct dm_io_client *io;	/* O: the segments */
+	struct dm_bufio_client *bufio;	/* O: all but what is in the segments */
 	struct lf_store_shape shape;	/* O */
 	u8 uuid[16];			/* O */
 	u32 align;			/* O: frames begin at multiples, sectors */
@@ -138,6 +137,7 @@ struct lf_store {
 	u32 frees;			/* W: length of @free */
 	u32 logs[LF_LOGS];		/* W: of each log, with the open one */
 	struct lf_store_layer *layer;	/* L: uuid and flags change with W, too */
+	u32 layer_end;			/* L: no place behind it was ever taken */
 	struct xarray ids;		/* lf_layer.id -> place */
 	struct list_head queue;		/* L: struct lf_offer */
 	u64 queued;			/* L: bytes */
@@ -247,12 +247,28 @@ void lf_store_set_mode(struct lf_store *store, enum lf_store_mode mode,
 		       const char *why);
 void lf_store_write_failed(struct lf_store *store);
 
+typedef void (*lf_store_done)(int err, void *context);
+
 /**
- * lf_store_io - read or write a segment's data
- * @done: called when it has ended, in any context; NULL: wait for that
+ * lf_store_submit - begin to read or write what lies in a segment
+ * @opf: REQ_OP_READ or REQ_OP_WRITE
+ * @sector: of the store's device, in units of 512 bytes, as @sectors are
+ * @sectors: not 0
+ * @data: from kvmalloc(); it has to stay until @done
+ * @done: called when it has ended, in any context
+ *
+ * Context: may sleep; not from map(), whose bios would wait for each other.
  */
+void lf_store_submit(struct lf_store *store, blk_opf_t opf, sector_t sector,
+		     u32 sectors, void *data, lf_store_done done,
+		     void *context);
+
+/* The same, and wait for its end. */
 int lf_store_io(struct lf_store *store, blk_opf_t opf, sector_t sector,
-		u32 sectors, void *data, io_notify_fn done, void *context);
+		u32 sectors, void *data);
+
+int lf_store_io_init(void);
+void lf_store_io_exit(void);
 
 /*
  * store_log.c

@@ -184,9 +184,12 @@ int lf_summary_check(const struct lf_disk_summary *summary,
 	return 0;
 }
 
+u64 lf_store_name(const u8 uuid[16], u64 key)
+{
+	return xxh64(uuid, 16, key & ((1ULL << LF_STORE_OFFSET_BITS) - 1));
+}
+
 u32 lf_store_sum(const u8 uuid[16], u64 key, const void *data, u32 sectors)
 {
-	u64 offset = key & ((1ULL << LF_STORE_OFFSET_BITS) - 1);
-
-	return xxh64(data, (size_t)sectors << 9, xxh64(uuid, 16, offset));
+	return xxh64(data, (size_t)sectors << 9, lf_store_name(uuid, key));
 }

@@ -190,6 +190,15 @@ static inline u64 lf_segment_place(const struct lf_store_shape *shape,
 }
 
 /**
+ * lf_store_name - what a frame is called, whatever place its layer has
+ * @uuid: of its layer
+ * @key: only the frame's C offset counts
+ *
+ * Return: a hash.
+ */
+u64 lf_store_name(const u8 uuid[16], u64 key);
+
+/**
  * lf_store_sum - the checksum of a stored frame, with its padding
  * @uuid: of its layer
  * @key: only the frame's C offset counts

@@ -5,7 +5,7 @@
  */
 #include <linux/completion.h>
 #include <linux/dm-bufio.h>
-#include <linux/hash.h>
+#include <linux/math64.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -169,6 +169,7 @@ static int layer_place(struct lf_store *store, u64 id, const u8 *uuid,
 		xa_erase(&store->ids, layer->id);
 		layer->id = 0;
 		memcpy(layer->uuid, uuid, sizeof(layer->uuid));
+		store->layer_end = max(store->layer_end, i + 1);
 		*place = i;
 		made = true;
 	}
@@ -205,19 +206,34 @@ static void close_segment(struct lf_store *store, u32 log)
 static int place_frame(struct lf_store *store, u32 log, u32 sectors,
 		       bool moving, u32 *number);
 
-/* Ghosts are remembered by a few bits, and until another takes their place. */
-static bool is_ghost(const struct lf_store *store, u64 key)
+/*
+ * Ghosts are remembered by a few bits, and until another takes their place; by
+ * the layer's uuid, as its place may be another layer's by then.
+ */
+static u16 *ghost_of(const struct lf_store *store, const u8 *uuid, u64 key,
+		     u16 *bits)
 {
-	u64 hash = hash_64(key, 64);
+	u64 hash = lf_store_name(uuid, key);
 
-	return store->ghost[hash % store->ghosts] == (u16)(hash >> 48 | 1);
+	*bits = hash | 1;
+	return &store->ghost[mul_u64_u32_shr(hash, store->ghosts, 64)];
 }
 
-static void make_ghost(struct lf_store *store, u64 key)
+static bool is_ghost(const struct lf_store *store, const u8 *uuid, u64 key)
 {
-	u64 hash = hash_64(key, 64);
+	u16 bits;
 
-	store->ghost[hash % store->ghosts] = hash >> 48 | 1;
+	return *ghost_of(store, uuid, key, &bits) == bits;
+}
+
+static void make_ghost(struct lf_store *store, const struct lf_store_entry *entry)
+{
+	u64 key = lf_entry_key(entry);
+	u16 bits, *ghost;
+
+	ghost = ghost_of(store, store->layer[lf_store_key_layer(key)].uuid, key,
+			 &bits);
+	*ghost = bits;
 }
 
 /*
@@ -263,7 +279,7 @@ static void *read_entry(struct lf_store *store, u32 number,
 	if (!data)
 		return NULL;
 	if (lf_store_io(store, REQ_OP_READ, lf_entry_sector(store, number),
-			entry->sectors, data, NULL, NULL))
+			entry->sectors, data))
 		look_failed(store, number, LF_STORE_ERRORS);
 	else if (lf_store_sum(look->uuid, lf_entry_key(entry), data,
 			      entry->sectors) != entry->sum)
@@ -295,7 +311,7 @@ static int move_frame(struct lf_store *store, u32 number, u32 freq)
 	if (err)
 		goto out;
 	err = lf_store_io(store, REQ_OP_WRITE, lf_entry_sector(store, to), sectors,
-			  data, NULL, NULL);
+			  data);
 	if (err) {
 		lf_store_write_failed(store);
 		goto out;
@@ -368,19 +384,50 @@ static bool no_reads(struct lf_store *store, struct lf_segment *segment)
 	return none;
 }
 
+static bool is_hot(struct lf_store *store, const struct lf_store_entry *entry)
+{
+	return lf_entry_freq(entry);
+}
+
 /* More than half of it would have to be written again. */
-static bool mostly_pinned(struct lf_store *store, struct lf_segment *segment)
+static bool mostly(struct lf_store *store, struct lf_segment *segment,
+		   bool (*is)(struct lf_store *store,
+			      const struct lf_store_entry *entry))
 {
 	u32 first = lf_segment_number(store, segment) * store->shape.slots;
-	u32 pinned = 0, i;
+	u32 sectors = 0, i;
 
 	for (i = 0; i < segment->entries; i++) {
-		const struct lf_store_entry *entry = &store->entry[first + i];
-
-		if (is_pinned(store, entry))
-			pinned += entry->sectors;
+		if (is(store, &store->entry[first + i]))
+			sectors += store->entry[first + i].sectors;
 	}
-	return pinned > lf_segment_sectors(store) / 2;
+	return sectors > lf_segment_sectors(store) / 2;
+}
+
+/*
+ * A young segment that would be moved nearly as it is becomes one of the main
+ * log where it lies. On disk it stays a young one: after a restart it has to
+ * prove itself again.
+ */
+static void promote(struct lf_store *store, struct lf_segment *segment)
+{
+	u32 first = lf_segment_number(store, segment) * store->shape.slots;
+	u32 i;
+
+	spin_lock(&store->lock);
+	for (i = 0; i < segment->entries; i++) {
+		struct lf_store_entry *entry = &store->entry[first + i];
+
+		if (!lf_entry_freq(entry))
+			continue;
+		lf_entry_set(entry, lf_entry_key(entry), 0);
+		__lf_store_count(store, LF_STORE_MOVED);
+	}
+	spin_unlock(&store->lock);
+	store->logs[segment->log]--;
+	segment->log = LF_LOG_MAIN;
+	store->logs[segment->log]++;
+	list_move_tail(&segment->link, &store->log[segment->log]);
 }
 
 /* The segment that gives way; NULL: those whose turn it was are pinned. */
@@ -397,7 +444,7 @@ static struct lf_segment *pick_victim(struct lf_store *store)
 						  struct lf_segment, link);
 		if (!victim)
 			continue;
-		if (!mostly_pinned(store, victim))
+		if (!mostly(store, victim, is_pinned))
 			return victim;
 		list_move_tail(&victim->link, &store->log[log]);
 	}
@@ -413,6 +460,10 @@ static int reclaim(struct lf_store *store)
 
 	if (!victim)
 		return -EAGAIN;
+	if (victim->log == LF_LOG_YOUNG && mostly(store, victim, is_hot)) {
+		promote(store, victim);
+		return -EAGAIN;
+	}
 	first = lf_segment_number(store, victim) * store->shape.slots;
 	err = move_hot(store, victim);
 	/* The old summary goes: what was moved must be named by a new one. */
@@ -431,7 +482,7 @@ static int reclaim(struct lf_store *store)
 		if (!entry->sectors)
 			continue;
 		if (victim->log == LF_LOG_YOUNG)
-			make_ghost(store, lf_entry_key(entry));
+			make_ghost(store, entry);
 		__lf_store_forget(store, first + i);
 		__lf_store_count(store, LF_STORE_EVICTED);
 	}
@@ -454,7 +505,7 @@ static int reclaim(struct lf_store *store)
 static int open_segment(struct lf_store *store, u32 log, bool moving)
 {
 	u32 reserve = moving ? 0 : RESERVE;
-	u32 tries = store->shape.segments;
+	u32 tries = 2 * store->shape.segments;
 	struct lf_segment *segment;
 	int err;
 
@@ -554,12 +605,12 @@ struct lf_batch {
 	struct completion done;
 };
 
-static void put_done(unsigned long error, void *context)
+static void put_done(int err, void *context)
 {
 	struct lf_put *put = context;
 	struct lf_batch *batch = put->batch;
 
-	put->error = error ? -EIO : 0;
+	put->error = err;
 	if (atomic_dec_and_test(&batch->left))
 		complete(&batch->done);
 }
@@ -592,7 +643,7 @@ static int put_prepare(struct lf_store *store, struct lf_put *put, bool first)
 		return -EEXIST;
 	if (store->full && time_before(jiffies, store->full_until))
 		return -ENOSPC;
-	log = is_ghost(store, put->key) ? LF_LOG_MAIN : LF_LOG_YOUNG;
+	log = is_ghost(store, offer->uuid, put->key) ? LF_LOG_MAIN : LF_LOG_YOUNG;
 	/* A segment that is full is closed when all of it is written. */
 	if (!first && !has_room(store, log, put->sectors))
 		return -EAGAIN;
@@ -694,10 +745,9 @@ static bool write_some(struct lf_store *store)
 		}
 		n++;
 		atomic_inc(&batch.left);
-		if (lf_store_io(store, REQ_OP_WRITE,
+		lf_store_submit(store, REQ_OP_WRITE,
 				lf_entry_sector(store, p->number), p->sectors,
-				offer->frame->data, put_done, p))
-			put_done(1, p);
+				offer->frame->data, put_done, p);
 	}
 	if (!atomic_dec_and_test(&batch.left))
 		wait_for_completion(&batch.done);

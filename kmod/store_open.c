@@ -25,8 +25,6 @@ static DEFINE_MUTEX(lf_stores_lock);
 
 static void free_index(struct lf_store *store)
 {
-	if (!IS_ERR_OR_NULL(store->io))
-		dm_io_client_destroy(store->io);
 	if (!IS_ERR_OR_NULL(store->bufio))
 		lf_bufio_destroy(store->bufio);
 	kvfree(store->summary);
@@ -36,7 +34,6 @@ static void free_index(struct lf_store *store)
 	kvfree(store->segment);
 	kvfree(store->layer);
 	xa_destroy(&store->ids);
-	store->io = NULL;
 	store->bufio = NULL;
 	store->summary = NULL;
 	store->entry = NULL;
@@ -87,6 +84,7 @@ static int alloc_index(struct lf_store *store)
 		store->logs[i] = 0;
 		store->opened[i] = NULL;
 	}
+	store->layer_end = 0;
 	store->frees = 0;
 	store->sequence = 0;
 	store->uncommitted = false;
@@ -169,6 +167,7 @@ static int load_layers(struct lf_store *store)
 		       sizeof(layer->uuid));
 		layer->flags = le32_to_cpu(disk[i % per_block].flags) &
 			       LF_STORE_PINNED;
+		store->layer_end = i + 1;
 	}
 	return 0;
 }
@@ -327,10 +326,6 @@ int lf_store_open(struct lf_store *store, struct block_device *bdev,
 	*why = "Cannot open the cache device";
 	store->bufio = lf_bufio_create(bdev);
 	err = PTR_ERR_OR_ZERO(store->bufio);
-	if (err)
-		goto out_free;
-	store->io = dm_io_client_create();
-	err = PTR_ERR_OR_ZERO(store->io);
 	if (err)
 		goto out_free;
 	err = load(store, why);

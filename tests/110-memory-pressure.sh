@@ -13,101 +13,10 @@ fi
 
 python_tests <<'EOF'
 from rig import *
+from faults import Stubborn, failing
 
 rng = random.Random(0x110)
 FRAME = 16 * KIB
-DEBUG = "/sys/kernel/debug/"
-
-
-def module_text():
-    with open("/proc/modules") as f:
-        for line in f:
-            if line.startswith("lazyframe "):
-                fields = line.split()
-                return int(fields[5], 16), int(fields[1])
-    raise AssertionError("no module")
-
-
-def function(name):
-    """Where a function of the kernel begins and ends."""
-    with open("/proc/kallsyms") as f:
-        symbols = sorted((int(line.split()[0], 16), line.split()[2])
-                         for line in f if "[" not in line)
-    start = next(at for at, symbol in symbols if symbol == name)
-    return start, next(at for at, _ in symbols if at > start)
-
-
-# Linux 6.12 itself leaks a name where this fails in a new slab, as dm-bufio
-# makes one.
-SPARED = function("sysfs_slab_add")
-
-
-@contextlib.contextmanager
-def failing(kind, percent):
-    """Calls of @kind that come from the module fail at random."""
-    start, size = module_text()
-    settings = {"probability": 0, "verbose": 0, "interval": 1, "times": -1,
-                "space": 0, "task-filter": "N",
-                "require-start": start, "require-end": start + size,
-                "reject-start": SPARED[0], "reject-end": SPARED[1],
-                "stacktrace-depth": 32}
-    if kind != "fail_usercopy":
-        settings["ignore-gfp-wait"] = "N"
-    if kind == "fail_page_alloc":
-        settings["min-order"] = 0
-        settings["ignore-gfp-highmem"] = "N"
-
-    def write(name, value):
-        path = f"{DEBUG}{kind}/{name}"
-        if name == "require-start" and not os.path.exists(path):
-            raise Skip("the kernel has no FAULT_INJECTION_STACKTRACE_FILTER")
-        if os.path.exists(path):
-            with open(path, "w") as f:
-                f.write(str(value) + "\n")
-
-    for name, value in settings.items():
-        write(name, value)
-    # last: now that nobody else can be hit
-    write("probability", percent)
-    try:
-        yield
-    finally:
-        write("probability", 0)
-        write("times", 0)
-
-
-class Stubborn(Server):
-    """Repeats what met a failing copy or allocation."""
-
-    def layer(self, request):
-        while True:
-            try:
-                return super().layer(request)
-            except OSError as e:
-                if e.errno not in (errno.EFAULT, errno.ENOMEM):
-                    raise
-
-    def take(self):
-        try:
-            return super().take()
-        except OSError as e:
-            if e.errno not in (errno.EFAULT, errno.ENOMEM):
-                raise
-            return []
-
-    def answer(self, request):
-        data = self.data(request)
-        at = request.have
-        while at < request.length:
-            piece = data[at:at + 4096]
-            try:
-                self.helper.fill(request, piece, offset=at)
-                at += len(piece)
-            except OSError as e:
-                if e.errno not in (errno.EFAULT, errno.ENOMEM):
-                    raise
-
-
 def storm(device, seconds):
     ends = time.monotonic() + seconds
     errors, count = [], [0]

@@ -39,7 +39,7 @@ both()
 }
 fresh_model() { cp img model && truncate -s 3000320 model; }
 is_model() { cmp model /dev/mapper/x; }
-unchanged()
+both_unchanged()
 {
 	local before after
 
@@ -97,29 +97,29 @@ check "no server is asked when all is known" eval 'mv store away &&
 	lazyframe attach x "$url" --cow cow && lazyframe detach x; status=$?; mv away store
 	[ $status = 0 ]'
 check "--read-only shows it and writes nothing" eval '
-	unchanged cow $state/x.meta eval "lazyframe attach x \"$url\" --cow cow --read-only &&
+	both_unchanged cow $state/x.meta eval "lazyframe attach x \"$url\" --cow cow --read-only &&
 		is_model && ! put one 5 && lazyframe detach x"'
 check "--read-only without --cow makes no sense" \
 	says 2 "goes with --cow" lazyframe attach x "$url" --read-only
-check "attach without --cow: refused, nothing is lost" unchanged cow $state/x.meta \
+check "attach without --cow: refused, nothing is lost" both_unchanged cow $state/x.meta \
 	says 1 "has an overlay" lazyframe attach x "$url"
-check "with --meta: the same" unchanged cow $state/x.meta \
+check "with --meta: the same" both_unchanged cow $state/x.meta \
 	says 1 "has an overlay" lazyframe attach x "$url" --meta $state/x.meta
-check "format: the same" unchanged cow $state/x.meta \
+check "format: the same" both_unchanged cow $state/x.meta \
 	says 1 "has an overlay" lazyframe format $state/x.meta "$url"
-check "format --cow: the same" unchanged cow $state/x.meta \
+check "format --cow: the same" both_unchanged cow $state/x.meta \
 	says 1 "with what was written" lazyframe format new "$url" --cow cow
-check "another image: refused, with both names" unchanged cow $state/x.meta \
+check "another image: refused, with both names" both_unchanged cow $state/x.meta \
 	says 1 "has an overlay of image" lazyframe attach x "$other" --cow cow
-check "another COW: refused" unchanged cow $state/x.meta \
+check "another COW: refused" both_unchanged cow $state/x.meta \
 	says 1 "there is no" lazyframe attach x "$url" --cow nothing
 lazyframe format mb "$url" --cow cb >/dev/null 2>&1
-check "a foreign COW: refused" unchanged cow $state/x.meta \
+check "a foreign COW: refused" both_unchanged cow $state/x.meta \
 	says 1 "belongs to another overlay" lazyframe attach x "$url" --cow cb
 check "and not touched" eval 'lazyframe attach y "$url" --meta mb --cow cb &&
 	lazyframe detach y'
 head -c 8192 /dev/urandom >data
-check "a COW that holds data: refused" unchanged data $state/x.meta \
+check "a COW that holds data: refused" both_unchanged data $state/x.meta \
 	says 1 "holds data" lazyframe attach y "$url" --cow data --meta my
 check "nothing was made for it" test ! -e my
 check "--force takes it" eval 'lazyframe attach y "$url" --cow data --meta my --force &&

@@ -19,6 +19,7 @@ dmsetup targets | grep -q '^dust ' ||
 	echo "# kernel $(uname -r) has no dm-dust: the debug kernel has"
 
 python_tests <<'EOF2'
+import subprocess
 from rig import *
 import logwrites
 from logwrites import Checker, Disk, Logged, Model, PairView, PlainView
@@ -56,15 +57,18 @@ class Workload:
         offset, length = self.place(12 if kind == "write" else 40)
         return kind, offset, length
 
+    @staticmethod
+    def with_data(kind, offset, length):
+        return kind, offset, length, \
+            rng.randbytes(length) if kind == "write" else bytes(length)
+
     def batch(self):
         out = []
         for _ in range(rng.choice((1, 1, 2, 4, 6))):
             kind, offset, length = self.operation()
             if all(offset >= o + n or o >= offset + length
                    for _, o, n, _ in out):
-                data = rng.randbytes(length) if kind == "write" else \
-                    bytes(length)
-                out.append((kind, offset, length, data))
+                out.append(self.with_data(kind, offset, length))
         return out
 
     def expect(self, kind, offset, length, data):
@@ -135,7 +139,38 @@ class Workload:
                 self.device.message("commit")
         self.device.flush()
         self.mark()
-        say(f"{self.count}, {time.monotonic() - begun:.0f} s, {len(self.model.marks)} marks")
+        say(f"{self.count}, {time.monotonic() - begun:.0f} s, "
+            f"{len(self.model.marks)} marks")
+
+    def replay(self, operations):
+        for operation in operations:
+            if operation[0] == "flush":
+                self.device.flush()
+                self.mark()
+            else:
+                one = self.with_data(*operation)
+                self.expect(*one)
+                self.do(*one)
+        self.device.flush()
+        self.mark()
+        say(f"{self.count}, {len(self.model.marks)} marks")
+
+
+def fio(size, count, *options):
+    """What fio would do to a device: (kind, offset, bytes)."""
+    path = tempfile.mktemp(suffix=".iolog")
+    subprocess.run(["fio", "--name=x", "--ioengine=null", f"--size={size}",
+                    f"--number_ios={count}", f"--randseed={SEED}",
+                    f"--write_iolog={path}", *options],
+                   check=True, stdout=subprocess.DEVNULL)
+    kinds = {"write": "write", "trim": "discard", "sync": "flush",
+             "datasync": "flush"}
+    with open(path) as f:
+        for line in f:
+            words = line.split()
+            if words[2] in kinds:
+                yield kinds[words[2]], int(words[3]), int(words[4])
+    os.unlink(path)
 
 
 def report(checker):
@@ -349,6 +384,23 @@ def _():
     model.restart()
     say("flushes that do nothing:")
     assert judge(unflushed(entries), model, split, image, 4).violations
+
+
+@test("what fio writes, trims and syncs: each point is right", 120)
+def _():
+    size, spots = 8 * MIB, [(0, 8 * MIB)]
+    writes = list(fio(size, OPS // 2, "--rw=randwrite", "--bsrange=512-64k",
+                      "--percentage_random=70", "--fsync=5", "--fdatasync=7"))
+    trims = list(fio(size, OPS // 10, "--rw=randtrim", "--bsrange=4k-128k"))
+    operations = []
+    while writes or trims:
+        source = rng.choices((writes, trims), (len(writes), len(trims)))[0]
+        operations.append(source.pop(0))
+    assert {kind for kind, _, _ in operations} == {"write", "discard", "flush"}
+    entries, model, split, image = overlaid(
+        size, spots, lambda *args: Workload(*args, spots).replay(operations))
+    checker = judge(entries, model, split, image)
+    assert not checker.violations and checker.points > OPS // 20
 
 
 @test("many flushes at once share commits, and each keeps its promise", 120)

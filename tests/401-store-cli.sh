@@ -136,6 +136,13 @@ check "a device that a killed run left is replaced" eval '
 	lazyframe attach z "$url" --store $disk && [ "$(info 2)" = rw ] &&
 	lazyframe detach z && dmsetup remove $store'
 
+blockdev --setro $disk
+check "a disk that is read-only: a store that is" eval '
+	lazyframe attach z "$url" --store $disk && [ "$(info 2)" = ro ] &&
+	[[ $(dmsetup table $store) = *" 1 read_only" ]] &&
+	lazyframe detach z && dmsetup remove $store'
+blockdev --setrw $disk
+
 # two at once, one store
 helper_start
 lazyframe attach x "$url" --store $disk >x.out 2>x.err &

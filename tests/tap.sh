@@ -8,6 +8,18 @@ tap_dir=$(mktemp -d)
 trap 'rm -rf "$tap_dir"' EXIT
 echo "TAP version 13"
 
+# unchanged FILE CMD...: succeeds if CMD does, and leaves FILE as it is
+unchanged()
+{
+	local file=$1 before after
+
+	shift
+	before=$(sha256sum "$file"; stat -c '%s %i' "$file")
+	"$@" || return 1
+	after=$(sha256sum "$file"; stat -c '%s %i' "$file")
+	[ "$before" = "$after" ] || { echo "$file changed"; return 1; }
+}
+
 # check NAME CMD...: passes if CMD succeeds; shows its output if it does not
 check()
 {

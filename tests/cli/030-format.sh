@@ -13,17 +13,6 @@ image()
 	lazyframe build "$1" "file://$PWD/store" 2>/dev/null | tail -n 1
 }
 
-unchanged()
-{
-	local file=$1 before after
-
-	shift
-	before=$(sha256sum "$file"; stat -c '%s %i' "$file")
-	"$@" || return 1
-	after=$(sha256sum "$file"; stat -c '%s %i' "$file")
-	[ "$before" = "$after" ] || { echo "$file changed"; return 1; }
-}
-
 absent()
 {
 	local file=$1

@@ -42,17 +42,6 @@ print("store", uuid.UUID(bytes=name))
 EOP
 judge() { python3 judge.py "$@"; }
 
-unchanged()
-{
-	local file=$1 before after
-
-	shift
-	before=$(sha256sum "$file"; stat -c '%s %i' "$file")
-	"$@" || return 1
-	after=$(sha256sum "$file"; stat -c '%s %i' "$file")
-	[ "$before" = "$after" ] || { echo "$file changed"; return 1; }
-}
-
 # garbage FILE SIZE: all of the parts that matter are taken
 garbage()
 {

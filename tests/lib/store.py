@@ -6,7 +6,8 @@ import struct
 import tempfile
 
 from lazyframe import xxh64
-from rig import DM, KIB, MIB, Loop, Mapped, undo, wait_until
+from rig import (DM, KIB, MIB, Device, Loop, Mapped, Server, sectors, undo,
+                 wait_until)
 
 BLOCK = 4096
 UNIT = 4 * MIB
@@ -179,3 +180,40 @@ class Store(Mapped):
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
+
+
+def check_all(device, step=64 * KIB):
+    for at in range(0, device.size, step):
+        device.check(at, min(step, sectors(device.size) * 512 - at))
+
+
+def gone(device):
+    """The last device of a layer takes its frames from memory."""
+    device.release()
+    device.close()
+
+
+def filled(store, layer, **kw):
+    """All of a layer is in the store, and nothing of it in memory; gives what
+    the device counted, and what the helper was asked for."""
+    device = Device([layer], store=store, **kw)
+    server = Server(layer)
+    before = store.info()
+    check_all(device)
+    store.settled(before["stored"] + before["skipped"] + len(layer.frames))
+    server.close()
+    stats = device.adds_up()
+    gone(device)
+    return stats, len(server.log)
+
+
+def read_all(layer, store, server=True, **kw):
+    """Read by a new device: its counters, and what the helper was asked for."""
+    asked = Server(layer) if server else None
+    device = Device([layer], store=store, **kw)
+    check_all(device)
+    stats = device.adds_up()
+    gone(device)
+    if asked:
+        asked.close()
+    return stats, len(asked.log) if asked else 0
