@@ -640,8 +640,12 @@ int fetch_run(struct fetch *f)
 
 static void expire(struct fetch *f, struct request *r)
 {
+	const struct origin *o = r->layer->origin;
 	struct range *range = r->range;
 
+	if (!*r->why && o->breaker.open)
+		snprintf(r->why, sizeof(r->why), "%.100s does not answer",
+			 o->name);
 	fail(f, r, -ETIMEDOUT);
 	if (range && TAILQ_EMPTY(&range->requests))
 		abandon(range);

@@ -93,7 +93,7 @@ server_start
 check "servers" nginx_start "include $tap_dir/extra.conf;"
 # attach reads headers with the system's authorities
 cat "$tap_dir/system.crt" "$tap_dir/localhost.pem" >"$system"
-options=(--stall-timeout 1 --connect-timeout 2 --cafile "$tap_dir/localhost.pem")
+options=(--hedge 5 --stall-timeout 1 --connect-timeout 2 --cafile "$tap_dir/localhost.pem")
 helper_start "${options[@]}"
 
 # Frames of "faults" are noise, and so of one size in C space
