@@ -58,9 +58,12 @@ static void explain_open(const char *path, int err)
 	}
 }
 
-static int begin_session(struct channel *c, const char *path)
+static int begin_session(struct channel *c, const char *path, bool replace)
 {
-	struct lazyframe_attach arg = { .abi = LAZYFRAME_ABI };
+	struct lazyframe_attach arg = {
+		.abi = LAZYFRAME_ABI,
+		.flags = replace ? LAZYFRAME_ATTACH_REPLACE : 0,
+	};
 
 	if (ioctl(c->fd, LAZYFRAME_IOC_ATTACH, &arg)) {
 		int err = -errno;
@@ -68,6 +71,9 @@ static int begin_session(struct channel *c, const char *path)
 		if (err == -EPROTONOSUPPORT)
 			log_err("%s: the module does not speak version %d of the protocol; install module and daemon of one release",
 				path, LAZYFRAME_ABI);
+		else if (err == -EINVAL && replace)
+			log_err("%s: the module is older than --replace; stop the other helper, or give --wait",
+				path);
 		else if (err == -ENOTTY || err == -EINVAL)
 			log_err("%s is not a device of the lazyframe module",
 				path);
@@ -106,7 +112,7 @@ static int map_ring(struct channel *c, const char *path)
 	return 0;
 }
 
-int channel_open(struct channel *c, const char *path)
+int channel_open(struct channel *c, const char *path, bool replace)
 {
 	int err;
 
@@ -119,7 +125,7 @@ int channel_open(struct channel *c, const char *path)
 		explain_open(path, err);
 		return err;
 	}
-	err = begin_session(c, path);
+	err = begin_session(c, path, replace);
 	if (!err)
 		err = map_ring(c, path);
 	if (err)
@@ -131,7 +137,10 @@ void channel_close(struct channel *c)
 {
 	if (c->ring)
 		munmap((void *)c->ring, c->ring_bytes);
-	close(c->fd);
+	if (c->fd >= 0)
+		close(c->fd);
+	c->ring = NULL;
+	c->fd = -1;
 }
 
 int channel_take(struct channel *c,
@@ -148,6 +157,8 @@ int channel_take(struct channel *c,
 	 */
 	if (read(c->fd, &head, sizeof(head)) < 0 && errno != EAGAIN &&
 	    errno != EINTR) {
+		if (errno == ESTALE)
+			return -ESTALE;
 		log_err("the module does not tell its requests: %s",
 			strerror(errno));
 		return -EPROTO;

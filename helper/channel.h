@@ -20,20 +20,25 @@ struct channel {
 /**
  * channel_open - open, attach, map
  * @path: LAZYFRAME_DEVICE, as a rule
+ * @replace: take over from another helper
  *
  * Return: 0; -EBUSY another helper is attached; another negative errno. All
  * but -EBUSY were logged, with what to do.
  */
-int channel_open(struct channel *c, const char *path);
+int channel_open(struct channel *c, const char *path, bool replace);
 
-/* channel_close - the module gives unanswered requests to the next helper */
+/*
+ * channel_close - the module gives unanswered requests to the next helper
+ *
+ * Does nothing to one that is not open.
+ */
 void channel_close(struct channel *c);
 
 /**
  * channel_take - pass what was posted since the last time to @take
  *
- * Return: 0; -EPROTO (logged) when the ring contradicts itself: only a new
- * session helps then.
+ * Return: 0; -ESTALE when another helper has replaced this one; -EPROTO (logged)
+ * when the ring contradicts itself: only a new session helps then.
  */
 int channel_take(struct channel *c,
 		 void (*take)(void *arg, const struct lazyframe_request *req),

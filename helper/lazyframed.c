@@ -36,7 +36,7 @@
 #define BUSY_POLL_MS	200
 #define RESOLVER_STACK	(256 << 10)
 
-enum { EXIT_USAGE = 2, EXIT_SESSION = 75 };	/* 75: EX_TEMPFAIL */
+enum { EXIT_USAGE = 2, EXIT_REPLACED, EXIT_SESSION = 75 };	/* 75: EX_TEMPFAIL */
 
 struct options {
 	const char *device;
@@ -44,6 +44,7 @@ struct options {
 	struct fetch_options fetch;
 	bool cafile_given;
 	bool wait;
+	bool replace;
 	bool verbose;
 };
 
@@ -58,7 +59,7 @@ struct daemon {
 	int ticker;
 	u64 tick;
 	bool stop;
-	bool over;
+	int over;		/* a negative errno: the session has ended */
 };
 
 static const char usage_text[] =
@@ -67,6 +68,7 @@ static const char usage_text[] =
 "\n"
 "  --device PATH         the module's device (" LAZYFRAME_DEVICE ")\n"
 "  --wait                if another helper is attached, wait for its end\n"
+"  --replace             if another helper is attached, take over from it now\n"
 "  --connections N       connections to one server (8)\n"
 "  --range-max BYTES     longest range to ask for, suffixes K and M (8M)\n"
 "  --gap-max BYTES       unwanted bytes to read over within a range (0)\n"
@@ -112,11 +114,12 @@ static void bad_number(const char *name, const char *text, u64 min, u64 max)
 
 static void parse_options(struct options *opt, int argc, char **argv)
 {
-	enum { DEVICE, WAIT, CONNECTIONS, RANGE_MAX, GAP_MAX, CONNECT, STALL,
+	enum { DEVICE, WAIT, REPLACE, CONNECTIONS, RANGE_MAX, GAP_MAX, CONNECT, STALL,
 	       HEDGE, CAFILE_OPTION, VERBOSE, VERSION, HELP };
 	static const struct option options[] = {
 		[DEVICE] = { "device", required_argument, NULL, 0 },
 		[WAIT] = { "wait", no_argument, NULL, 0 },
+		[REPLACE] = { "replace", no_argument, NULL, 0 },
 		[CONNECTIONS] = { "connections", required_argument, NULL, 0 },
 		[RANGE_MAX] = { "range-max", required_argument, NULL, 0 },
 		[GAP_MAX] = { "gap-max", required_argument, NULL, 0 },
@@ -156,6 +159,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 			break;
 		case WAIT:
 			opt->wait = true;
+			break;
+		case REPLACE:
+			opt->replace = true;
 			break;
 		case CONNECTIONS:
 			opt->fetch.connections = n;
@@ -203,6 +209,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 static void warm_up(void)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *result = NULL;
+	char *options;
 
 	/* libcurl resolves names in threads; all of a stack gets locked. */
 	pthread_attr_t attr;
@@ -213,9 +220,20 @@ static void warm_up(void)
 		pthread_attr_destroy(&attr);
 	}
 	mallopt(M_ARENA_MAX, 2);
-	/* A name that no hosts file has: down to the last source. */
+	/*
+	 * A name that no hosts file has: down to the last source. Its answer
+	 * does not matter, least of all where there is no network yet.
+	 */
+	options = getenv("RES_OPTIONS");
+	options = options ? strdup(options) : NULL;
+	setenv("RES_OPTIONS", "timeout:1 attempts:1", 1);
 	if (!getaddrinfo("lazyframe.invalid", "80", &hints, &result))
 		freeaddrinfo(result);
+	if (options)
+		setenv("RES_OPTIONS", options, 1);
+	else
+		unsetenv("RES_OPTIONS");
+	free(options);
 }
 
 static void lock_memory(void)
@@ -267,12 +285,10 @@ static void on_channel(void *arg, int fd, u32 events)
 	struct daemon *d = arg;
 
 	(void)fd;
-	if (events & (EPOLLERR | EPOLLHUP)) {
-		log_err("the module hung up");
-		d->over = true;
-	} else if (channel_take(&d->channel, take, d->fetch)) {
-		d->over = true;
-	}
+	if (events & (EPOLLERR | EPOLLHUP))
+		d->over = -ESTALE;
+	else
+		d->over = channel_take(&d->channel, take, d->fetch);
 }
 
 static void on_signal(void *arg, int fd, u32 events)
@@ -309,11 +325,12 @@ static int open_channel(struct daemon *d)
 	bool told = false;
 	int err;
 
-	while ((err = channel_open(&d->channel, d->opt.device)) == -EBUSY) {
+	while ((err = channel_open(&d->channel, d->opt.device,
+				   d->opt.replace)) == -EBUSY) {
 		struct signalfd_siginfo info;
 
 		if (!d->opt.wait) {
-			log_err("%s: another helper is attached; stop it, or give --wait to take over when it ends",
+			log_err("%s: another helper is attached; give --replace to take over from it, or --wait to do so when it ends",
 				d->opt.device);
 			return err;
 		}
@@ -388,20 +405,25 @@ static bool watch_all(struct daemon *d)
 
 static int run(struct daemon *d)
 {
-	int err = 0;
+	int err;
 
 	/* Requests that an earlier helper left may be in the ring already. */
-	if (channel_take(&d->channel, take, d->fetch))
-		d->over = true;
-	while (!d->stop && !d->over && !err) {
+	err = channel_take(&d->channel, take, d->fetch);
+	while (!d->stop && !err) {
 		err = fetch_run(d->fetch);
 		if (!err)
 			err = loop_turn(&d->loop);
+		if (!err)
+			err = d->over;
+	}
+	if (err == -ESTALE) {
+		log_info("another helper has replaced this one");
+		return EXIT_REPLACED;
 	}
 	if (err)
 		log_err("the session is over: %s; start again to begin another",
 			strerror(-err));
-	return err || d->over ? EXIT_SESSION : 0;
+	return err ? EXIT_SESSION : 0;
 }
 
 int main(int argc, char **argv)
@@ -418,6 +440,7 @@ int main(int argc, char **argv)
 				.hedge = 5,
 			},
 		},
+		.channel.fd = -1,
 	};
 	int status = EXIT_FAILURE, err;
 
@@ -430,11 +453,16 @@ int main(int argc, char **argv)
 		log_err("cannot start: %s", strerror(err ? -err : errno));
 		return EXIT_FAILURE;
 	}
-	if (open_channel(&d))
-		return EXIT_FAILURE;
+	/* First all that takes time: readers may wait from the attach on. */
 	warm_up();
 	if (!make_transports(&d))
 		goto out;
+	if (chdir("/"))
+		log_warn("cannot change to /: %s", strerror(errno));
+	lock_memory();
+	if (open_channel(&d))
+		goto out;
+	drop_capabilities();
 	d.fetch = fetch_new(&d.loop, &d.channel.sink, d.channel.tags,
 			    &d.opt.fetch);
 	if (!d.fetch) {
@@ -443,10 +471,6 @@ int main(int argc, char **argv)
 	}
 	if (!watch_all(&d))
 		goto out;
-	if (chdir("/"))
-		log_warn("cannot change to /: %s", strerror(errno));
-	lock_memory();
-	drop_capabilities();
 	log_info("attached to %s, session %llu", d.opt.device,
 		 (unsigned long long)d.channel.generation);
 	notify("READY=1\nSTATUS=attached");

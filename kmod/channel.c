@@ -91,12 +91,13 @@ static int attach(struct lf_session *session, struct lazyframe_attach *arg)
 
 	if (arg->abi != LAZYFRAME_ABI)
 		return -EPROTONOSUPPORT;
-	if (arg->flags)
+	if (arg->flags & ~LAZYFRAME_ATTACH_REPLACE)
 		return -EINVAL;
 	mutex_lock(&session->attach_lock);
 	err = ring_alloc(session);
 	if (!err)
-		err = lf_session_attach(session);
+		err = lf_session_attach(session, arg->flags &
+					LAZYFRAME_ATTACH_REPLACE);
 	mutex_unlock(&session->attach_lock);
 	if (err)
 		return err;
@@ -177,8 +178,15 @@ static __poll_t channel_poll(struct file *file, poll_table *wait)
 	struct lf_session *session = file->private_data;
 
 	poll_wait(file, &session->wait, wait);
+	if (READ_ONCE(session->replaced))
+		return EPOLLHUP;
 	return EPOLLOUT | EPOLLWRNORM |
 	       (unseen(session) ? EPOLLIN | EPOLLRDNORM : 0);
+}
+
+static bool worth_reading(struct lf_session *session)
+{
+	return unseen(session) || READ_ONCE(session->replaced);
 }
 
 /* As an eventfd: how far the ring was filled; clears EPOLLIN. */
@@ -191,13 +199,16 @@ static ssize_t channel_read(struct file *file, char __user *user, size_t len,
 
 	if (len < sizeof(head))
 		return -EINVAL;
-	if (!unseen(session)) {
+	if (!worth_reading(session)) {
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
-		err = wait_event_interruptible(session->wait, unseen(session));
+		err = wait_event_interruptible(session->wait,
+					       worth_reading(session));
 		if (err)
 			return err;
 	}
+	if (READ_ONCE(session->replaced))
+		return -ESTALE;
 	head = READ_ONCE(session->shown);
 	if (copy_to_user(user, &head, sizeof(head)))
 		return -EFAULT;

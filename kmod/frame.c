@@ -163,6 +163,8 @@ void lf_frame_put(struct lf_frame *frame)
 {
 	if (!refcount_dec_and_test(&frame->refs))
 		return;
+	if (frame->orphan)
+		atomic64_add(frame->pos.cbytes, &frames.leaving);
 	if (frame->data)
 		buffer_free(frame->data, frame->pos.cbytes);
 	lf_store_put(frame->store);
@@ -904,6 +906,9 @@ static struct lf_frame *parked_frame(struct lf_io *io)
 		return frame;
 	error = io->status ? -ECANCELED : frame->error;
 	lf_frame_put(frame);
+	/* Its helper was replaced in the middle of a write to it. */
+	if (error == -EAGAIN)
+		return NULL;
 	if (error != -ETIMEDOUT)
 		return ERR_PTR(error);
 
@@ -1035,21 +1040,65 @@ void lf_frames_forget(struct lf_layer *layer)
  * ----------------------------------------------------------------
  */
 
-int lf_session_attach(struct lf_session *session)
+/*
+ * A write() of a replaced helper is copying into this frame, and it may take for
+ * ever. It keeps the buffer; nobody may wait for that memory, which is why it is
+ * none of what is leaving. Readers look the frame up anew.
+ */
+static void __orphan(struct lf_frame *frame, struct list_head *put)
 {
-	int err = 0;
+	__fail(frame, -EAGAIN, put);
+	frame->orphan = true;
+	atomic64_sub(frame->pos.cbytes, &frames.leaving);
+}
+
+/* What was asked of the helper that goes is wanted, before all else. */
+static void __end_session(struct list_head *put)
+{
+	int i;
+
+	lockdep_assert_held(&frames.lock);
+	for (i = LF_TAGS - 1; i >= 0; i--) {
+		struct slot *slot = &frames.slot[i];
+		struct lf_frame *frame = slot->frame;
+
+		if (!slot->tag)
+			continue;
+		__free_slot(slot);
+		if (frame && slot->filling) {
+			__orphan(frame, put);
+		} else if (frame) {
+			/* SENT -> WANTED; what arrived of it stays. */
+			__leave_slot(frame);
+			frame->state = LF_FRAME_WANTED;
+			list_add(&frame->node, want_list(frame));
+		}
+		slot->filling = false;
+	}
+	frames.session = NULL;
+	frames.generation++;
+	frames.changed = jiffies;
+}
+
+int lf_session_attach(struct lf_session *session, bool replace)
+{
+	LIST_HEAD(put);
 
 	spin_lock(&frames.lock);
-	if (frames.session) {
-		err = -EBUSY;
-	} else {
-		session->generation = ++frames.generation;
-		frames.session = session;
-		frames.changed = jiffies;
+	if (session->generation || (frames.session && !replace)) {
+		spin_unlock(&frames.lock);
+		return -EBUSY;
 	}
+	if (frames.session) {
+		WRITE_ONCE(frames.session->replaced, true);
+		wake_up(&frames.session->wait);
+		__end_session(&put);
+	}
+	session->generation = ++frames.generation;
+	frames.session = session;
+	frames.changed = jiffies;
 	spin_unlock(&frames.lock);
-	if (err)
-		return err;
+	put_list(&put);
 	atomic64_inc(&lf_module_stat[LF_SESSIONS]);
 	lf_devices_kick();
 	lf_frames_post();
@@ -1069,31 +1118,14 @@ static void __drop_unwaited(struct list_head *list, struct list_head *put)
 void lf_session_detach(struct lf_session *session)
 {
 	LIST_HEAD(put);
-	int i;
 
 	spin_lock(&frames.lock);
 	if (frames.session != session) {
 		spin_unlock(&frames.lock);
 		return;
 	}
-	frames.session = NULL;
-	frames.generation++;
-	frames.changed = jiffies;
 	/* No write() can be filling: it would hold the file open. */
-	for (i = 0; i < LF_TAGS; i++) {
-		struct slot *slot = &frames.slot[i];
-		struct lf_frame *frame = slot->frame;
-
-		if (!slot->tag)
-			continue;
-		__free_slot(slot);
-		if (!frame)
-			continue;
-		/* SENT -> WANTED; what arrived of it stays. */
-		__leave_slot(frame);
-		frame->state = LF_FRAME_WANTED;
-		list_add_tail(&frame->node, &frames.demand);
-	}
+	__end_session(&put);
 	__drop_unwaited(&frames.demand, &put);
 	__drop_unwaited(&frames.prefetch, &put);
 	spin_unlock(&frames.lock);
@@ -1197,6 +1229,11 @@ int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
 		err = -EFAULT;
 
 	spin_lock(&frames.lock);
+	if (frames.session != session) {
+		/* Replaced meanwhile: the slot is not this write's any more. */
+		err = -ESTALE;
+		goto out_unlock;
+	}
 	slot->filling = false;
 	if (err)
 		goto out_unlock;

@@ -617,12 +617,12 @@ void lf_store_target_exit(void);
 
 /*
  * WANTED -> SENT -> READY is the way of a frame that was missing. SENT ->
- * WANTED when a helper goes. One that the store should have goes WANTED ->
- * LOADING -> READY; or back to WANTED, if it was not there after all. All but
- * READY -> FAILED by a final error, with the layer, or because nobody wants it
- * any more; @error says which. READY and FAILED are final. A FAILED frame is
- * never in the hash; a READY one leaves it by eviction, and then lives on by
- * references only.
+ * WANTED when a helper goes; FAILED, if that is in the middle of a write. One
+ * that the store should have goes WANTED -> LOADING -> READY; or back to WANTED,
+ * if it was not there after all. All but READY -> FAILED by a final error, with
+ * the layer, or because nobody wants it any more; @error says which. READY and
+ * FAILED are final. A FAILED frame is never in the hash; a READY one leaves it by
+ * eviction, and then lives on by references only.
  */
 enum lf_frame_state {
 	LF_FRAME_WANTED,	/* on a want list */
@@ -650,6 +650,7 @@ struct lf_frame {
 	enum lf_frame_state state;	/* F; READY is read with acquire */
 	bool prefetch;			/* F: nobody has waited for it yet */
 	bool stored;			/* F: the store is to be asked, or gave it */
+	bool orphan;			/* F: only a replaced helper's write holds it */
 	bool bad;			/* did not verify: not for the store */
 	bool referenced;		/* touched since the LRU hand passed; racy */
 	bool verified;			/* content was checked once; 0 -> 1 */
@@ -726,7 +727,14 @@ unsigned int lf_cache_frames(void);
 bool lf_helper_attached(void);
 
 struct lf_session;
-int lf_session_attach(struct lf_session *session);
+
+/**
+ * lf_session_attach - begin the session of a file, its first and only one
+ * @replace: end that of another, if need be
+ *
+ * Return: 0 or -EBUSY.
+ */
+int lf_session_attach(struct lf_session *session, bool replace);
 void lf_session_detach(struct lf_session *session);
 /**
  * lf_fill - take a helper's answer
@@ -793,6 +801,7 @@ void lf_codec_exit(void);
  * @head: the kernel's own count of posted requests (frames.lock)
  * @shown: what was published of it; the ring's copy is never read back
  * @seen: what the helper read() last
+ * @replaced: another session took its place (frames.lock; never undone)
  */
 struct lf_session {
 	struct mutex attach_lock;	/* outermost */
@@ -801,6 +810,7 @@ struct lf_session {
 	u64 head;
 	u64 shown;
 	u64 seen;
+	bool replaced;
 	wait_queue_head_t wait;
 };
 

@@ -476,8 +476,9 @@ def _():
     for abi in (0, 2, 0xffffffff):
         with fails(errno.EPROTONOSUPPORT):
             hand.attach(abi=abi)
-    with fails(errno.EINVAL):
-        hand.attach(flags=1)
+    for flags in (2, 3, 0x80000000):
+        with fails(errno.EINVAL):
+            hand.attach(flags=flags)
     with fails(errno.EFAULT):
         fcntl.ioctl(hand.fd, _iowr(0x40, 24), 8)
     with fails(errno.EFAULT):

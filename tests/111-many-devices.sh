@@ -145,6 +145,44 @@ def _():
         r.good()
 
 
+@test(f"{MANY} with misses outstanding, removed by force, all at once", 180)
+def _():
+    images = Shared().images
+    devices = [Plain(*images[i % 3]) for i in range(MANY)]
+    readers = [Reader(d, 0, 512) for d in devices]
+    for d in devices:
+        waiting(d)
+    # a helper that has taken the requests of half of them, and is silent
+    hand = Helper()
+    undo(hand.close)
+    hand.requests(1)
+
+    def force(device):
+        """As dmsetup remove --force does it"""
+        DM.load(device.name, sectors(device.size), "", target="error")
+        DM.call(DM.SUSPEND, device.name, DM.F_SUSPEND | DM.NOFLUSH |
+                DM.SKIP_LOCKFS)
+        device.resume()
+
+    turns = iter(devices)
+    guard = threading.Lock()
+
+    def remove(mine):
+        while True:
+            with guard:
+                device = next(turns, None)
+            if not device:
+                return
+            force(device)
+
+    at_once(6, remove)
+    for r in readers:
+        r.bad()
+    for d in devices:
+        d.close()
+    wait_until(lambda: module("cache_frames") == 0, "empty cache")
+
+
 @test("nothing of them is left")
 def _():
     wait_until(lambda: module("cache_frames") == 0, "empty cache")

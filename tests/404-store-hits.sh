@@ -14,7 +14,7 @@ from store import Store
 import reads
 
 FRAME = reads.BLOCK
-CACHE = 4				# MiB of memory above the store
+CACHE = 16				# MiB of memory above the store
 SESSIONS = int(os.environ["TRACE_SESSIONS"])
 rng = random.Random(0x404)
 
@@ -46,9 +46,11 @@ def ours(trace, size):
     device = Device([layer], store=store)
     server = Server(layer)
     for start, count in trace:
+        asked = len(server.log)
         device.check(start * FRAME, count * FRAME)
         # what is stored shall not depend on how fast this machine is
-        store.settled(len(server.log))
+        if len(server.log) > asked:
+            store.idle()
     info = store.info()
     assert not info["skipped"] and not info["errors"], info
     total = sum(count for _, count in trace)
@@ -82,8 +84,8 @@ def _():
         sums.append(weight)
     place = rng.sample(range(frames), frames)
     trace = []
-    for n in range(SESSIONS * 250):
-        if n % 5000 == 4999:
+    for n in range(SESSIONS * 500):
+        if n % 1500 == 1499:
             trace += [(at, 16) for at in range(rng.randrange(4000), 8000, 16)]
         rank = bisect.bisect(sums, rng.random() * weight)
         trace.append((place[rank], 1))

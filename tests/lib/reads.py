@@ -61,7 +61,7 @@ def day(sessions, rng):
     often = [1 / (n + 1) for n in range(len(names))]
     out = []
     for n in range(sessions):
-        name = SCAN if n % 20 == 19 else rng.choices(names, often)[0]
+        name = SCAN if n % 6 == 5 else rng.choices(names, often)[0]
         out += [(number[first], count) for first, count in kinds[name]]
     return out
 

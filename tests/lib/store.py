@@ -4,6 +4,7 @@ device with a store on it."""
 import os
 import struct
 import tempfile
+import time
 
 from lazyframe import xxh64
 from rig import (DM, KIB, MIB, Device, Loop, Mapped, Server, sectors, undo,
@@ -162,6 +163,12 @@ class Store(Mapped):
             info = self.info()
             return info["stored"] + info["skipped"] >= frames
         wait_until(done, f"{frames} frames in the store", limit)
+
+    def idle(self):
+        """Wait until nothing more is stored, for a moment."""
+        last = None
+        while last != (last := self.info()["stored"]):
+            time.sleep(0.003)
 
     def content(self):
         return Content(self.at)

@@ -19,6 +19,11 @@
  *	munmap and close, or death	generation + 1; requests that readers
  *					still wait for go to the next helper,
  *					from "have" on
+ *
+ * The next helper can also end the session itself, by ATTACH with
+ * LAZYFRAME_ATTACH_REPLACE: then all its requests go on to the next one, and no
+ * reader finds the module without a helper. For the one that was replaced poll
+ * says EPOLLHUP, read and write fail with ESTALE.
  */
 #ifndef _UAPI_LINUX_LAZYFRAME_H
 #define _UAPI_LINUX_LAZYFRAME_H
@@ -125,15 +130,22 @@ struct lazyframe_fill {
 	__u32 length;
 };
 
+/*
+ * End the session of the helper that is attached, if there is one. A module of
+ * LAZYFRAME_ABI 1 that does not know this yet says EINVAL.
+ */
+#define LAZYFRAME_ATTACH_REPLACE	(1U << 0)
+
 /**
  * struct lazyframe_attach - argument of LAZYFRAME_IOC_ATTACH
  * @abi: in: LAZYFRAME_ABI
- * @flags: in: zero
+ * @flags: in: LAZYFRAME_ATTACH_*
  * @generation: out: of the new session
  * @ring_bytes: out: length for mmap() at offset 0
  * @tags: out: the number of requests that can be open at once
  *
- * EBUSY: another helper is attached. EPROTONOSUPPORT: @abi is not known.
+ * EBUSY: another helper is attached, or this file had its session already.
+ * EPROTONOSUPPORT: @abi is not known. EINVAL: @flags are not.
  */
 struct lazyframe_attach {
 	__u32 abi;

@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# The unit as it is installed, run by systemd: process 1 of a PID namespace of
+# its own, with its own /run and control groups. Started, restarted while fio
+# reads, killed, hung, replaced by hand, stopped; no reader sees any of it.
+. "$(dirname "$0")/remote.sh"
+
+# As make install does it
+prefix=/usr/local
+install -D -m 755 "$tests/../helper/lazyframed" $prefix/sbin/lazyframed
+install -D -m 644 "$tests/../helper/lazyframed.service" \
+	$prefix/lib/systemd/system/lazyframed.service
+root=$tap_dir/root
+mkdir -p "$root/units/lazyframed.service.d" "$root/generators"
+cat >"$root/units/test.target" <<END
+[Unit]
+DefaultDependencies=no
+Requires=first.service
+After=first.service lazyframed.service
+END
+# The first control group with a device policy makes the kernel patch its code.
+# That is better done before other processors run it: emulators trip over it.
+cat >"$root/units/first.service" <<END
+[Unit]
+DefaultDependencies=no
+[Service]
+DevicePolicy=closed
+ExecStart=sleep infinity
+END
+# What a test wants to see, and does not want to wait for
+cat >"$root/units/lazyframed.service.d/test.conf" <<END
+[Service]
+StandardError=append:$tap_dir/helper.log
+WatchdogSec=8
+END
+
+cat >"$root/start" <<END
+mount -t tmpfs tmpfs /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+exec env -i container=lazyframe LANG=C PATH="\$PATH" \
+	SYSTEMD_UNIT_PATH=$root/units:$prefix/lib/systemd/system:/lib/systemd/system \
+	SYSTEMD_GENERATOR_PATH=$root/generators \
+	/lib/systemd/systemd --system --unit=test.target --show-status=no \
+	--log-target=kmsg --log-level=notice
+END
+mkdir -p /sys/fs/cgroup/lazyframe
+manager=
+manager_start()
+{
+	(
+		echo $BASHPID >/sys/fs/cgroup/lazyframe/cgroup.procs
+		exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup \
+			sh "$root/start"
+	) >"$tap_dir/manager.log" 2>&1 &
+	manager=$!
+	until_true eval 'init=$(pgrep -P $manager) && ctl is-active test.target'
+}
+ctl() { nsenter -t $init -p -m -C systemctl --no-pager "$@"; }
+property() { ctl show --value -p "$1" lazyframed; }
+# main: the daemon's process, as it is known here
+main() { pgrep -x lazyframed | grep -v -x "${hand:-0}"; }
+state_is() { [ "$(ctl is-active lazyframed)" = "$1" ]; }
+session_over() { [ "$(module sessions)" -gt $1 ]; }
+
+eval "plain_$(declare -f cleanup)"
+cleanup()
+{
+	touch "$tap_dir/stop"
+	echo $limit >/sys/module/lazyframe/parameters/cache_mib
+	[ -z "$manager" ] || kill -9 $init $manager
+	[ -z "$hand" ] || kill -9 $hand
+	plain_cleanup
+	rm $prefix/sbin/lazyframed $prefix/lib/systemd/system/lazyframed.service
+}
+
+image=$images/image/fio
+hand=
+limit=$(cat /sys/module/lazyframe/parameters/cache_mib)
+check "systemd runs" eval 'manager_start || ! cat "$tap_dir/manager.log"'
+check "systemctl start" ctl start lazyframed
+check "it is active, and attached" eval 'state_is active && helper_is 1'
+check "it says what it does" until_true eval \
+	'property StatusText | grep -e attached -e "requests open"'
+check "the unit is the installed one, and systemd knows each line of it" eval '
+	[ "$(property FragmentPath)" = $prefix/lib/systemd/system/lazyframed.service ] &&
+	! log_since_start | grep -F lazyframed.service:'
+pid=$(main)
+check "it has one capability, and gets no others" eval '
+	cat /proc/$pid/status | tee "$tap_dir/status" &&
+	grep -x "CapEff:.0000000000000004" "$tap_dir/status" &&
+	grep -x "NoNewPrivs:.1" "$tap_dir/status"'
+check "its system calls are filtered" grep -x "Seccomp:.2" /proc/$pid/status
+check "its memory is locked" eval \
+	'[ "$(awk "/^VmLck/ { print \$2 }" /proc/$pid/status)" -gt 1000 ]'
+check "it sees a file system that it cannot write" eval \
+	'! nsenter -t $pid -m touch /usr/local/written'
+
+server_start
+check "attach" attach u "$server/$(url_of fio-zstd-128K)"
+check "a device is read" same u "$image" iflag=direct
+check "through file URLs, too" eval '
+	attach f "file://$images/store/$(url_of odd-zstd-128K)" &&
+	same f "$images/image/odd" && detach f'
+
+echo 1 >/sys/module/lazyframe/parameters/cache_mib
+control "shape rate=4000000"
+read_on()
+{
+	local round=0
+
+	while [ ! -e "$tap_dir/stop" ]; do
+		round=$((round + 1))
+		fio --name=verify --filename=/dev/mapper/u --readonly \
+			--rw=randread --bs=4k --verify=crc32c --verify_fatal=1 \
+			--ioengine=libaio --iodepth=16 --direct=1 \
+			--norandommap --io_size=2M --randseed=$round \
+			--aux-path="$tap_dir" --output="$tap_dir/fio.$round" || return 1
+	done
+}
+read_on &
+fio=$!
+requests_over() { [ "$(module requests)" -gt $1 ]; }
+# goes_on: there is a later session than number $1, and it gets requests
+goes_on()
+{
+	until_true session_over $1 &&
+		until_true requests_over $(($(module requests) + 5)) && kill -0 $fio
+}
+patience=120
+restarts()
+{
+	local i sessions
+
+	for i in $(seq $RESTARTS); do
+		sessions=$(module sessions)
+		ctl restart lazyframed && goes_on $sessions || return 1
+	done
+}
+check "systemctl restart, $RESTARTS times while fio reads" restarts
+crash()
+{
+	local sessions pid
+
+	sessions=$(module sessions)
+	pid=$(main)
+	kill -$1 $pid
+	goes_on $sessions
+}
+check "killed: it is started again" crash KILL
+check "hung: the watchdog ends it" crash STOP
+check "as often as it was lost" test "$(property NRestarts)" = 2
+
+# from here to there no moment without a helper
+dmsetup message u 0 error_if_no_helper
+sessions=$(module sessions)
+lazyframed --replace 2>"$tap_dir/hand.log" &
+hand=$!
+check "another one, by hand, replaces it" goes_on $sessions
+check "the unit stays ended, without a failure" eval 'until_true state_is inactive &&
+	[ "$(property Result) $(property ExecMainStatus)" = "success 3" ] &&
+	helper_is 1'
+sessions=$(module sessions)
+check "systemctl restart replaces that" eval 'ctl restart lazyframed &&
+	goes_on $sessions && state_is active'
+check "which ends, too" eval 'wait $hand; [ $? = 3 ]'
+hand=
+dmsetup message u 0 queue_if_no_helper
+check "systemctl stop" eval 'ctl stop lazyframed && helper_is 0 && state_is inactive'
+check "reads wait" until_true waiting_over u 0
+sessions=$(module sessions)
+check "systemctl start" ctl start lazyframed
+check "they go on" goes_on $sessions
+touch "$tap_dir/stop"
+check "fio saw no error and no wrong byte" wait $fio
+check "no read failed" test "$(counter u reads_failed)" = 0
+control clear
+finish
