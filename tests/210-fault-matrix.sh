@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Everything that a network does, to images of each codec, while the helper lives,
-# is killed and started again, or is replaced by one that waits: what another
+# is killed and started again, or is replaced by another one: what another
 # attempt can bring comes, right and before the deadline; what no attempt can
 # bring is an error. Prints the table.
 . "$(dirname "$0")/remote.sh"
@@ -174,17 +174,14 @@ attempts_fail()
 # disturb STATE: what happens to the helper while it has all this on its hands
 disturb()
 {
-	local old=$helper_pid
-
 	case $1 in
 	killed)
 		helper_kill && helper_start "${options[@]}" ;;
 	replaced)
-		lazyframed --verbose --wait "${options[@]}" \
+		lazyframed --verbose --replace "${options[@]}" \
 			>>"$tap_dir/helper.log" 2>&1 &
 		helper_pid=$!
-		until_true logged "waiting for its end" && kill -TERM $old &&
-			until_true logged "stopping: Terminated" ;;
+		until_true logged "another helper has replaced this one" ;;
 	esac
 }
 
