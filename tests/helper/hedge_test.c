@@ -116,7 +116,8 @@ static int measure(struct rig *rig, u32 n, struct rig_line *log,
 static void print(const char *what, const struct result *r)
 {
 	/* past any buffer, as the harness ends this process without flushing */
-	dprintf(1, "# result: %s: p50 %.1f, p95 %.1f, p99 %.1f ms; %llu ranges, %llu hedges, %llu won\n",
+	dprintf(1, "# result: %s: p50 %.1f, p95 %.1f, p99 %.1f ms; "
+		"%llu ranges, %llu hedges, %llu won\n",
 	       what, r->p50 / 1e6, r->p95 / 1e6, r->p99 / 1e6,
 	       (unsigned long long)r->ranges, (unsigned long long)r->hedges,
 	       (unsigned long long)r->won);
