@@ -135,8 +135,11 @@ static int check_status(struct transfer *t, long status)
 	case 416:
 		/* The tag or the size is not the one that we know. */
 		return -ESTALE;
+	case 408:
+	case 429:
+		return -EHOSTDOWN;
 	default:
-		return -EAGAIN;
+		return status >= 500 ? -EHOSTDOWN : -EAGAIN;
 	}
 }
 
@@ -312,7 +315,8 @@ static int launch(struct http *h, struct transfer *t, const char *url,
 	    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
 			     tls ? CURL_HTTP_VERSION_2TLS :
 				   CURL_HTTP_VERSION_1_1) ||
-	    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, (long)tls))
+	    curl_easy_setopt(easy, CURLOPT_PIPEWAIT,
+			     (long)(tls && !range->hedge)))
 		return -ENOMEM;
 	return curl_multi_add_handle(h->multi, easy) ? -ENOMEM : 0;
 }
@@ -425,15 +429,26 @@ static void http_abort(struct transport *transport, struct range *range)
 	release((struct http *)transport, t);
 }
 
-/* Retry-After, unless the server names a moment in the past. */
+/*
+ * Retry-After: seconds, or a date by the server's own clock, which is known from
+ * the same answer. 0 where that is over.
+ */
 static u64 retry_after(CURL *easy)
 {
-	curl_off_t seconds = 0;
+	const char *after = header(easy, "Retry-After"), *p = after;
+	const char *date = header(easy, "Date");
+	time_t then, now = date ? curl_getdate(date, NULL) : -1;
+	u64 seconds;
 
-	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
-	if (seconds < 0 || (u64)seconds > NEVER / NSEC_PER_SEC)
+	if (!after)
 		return 0;
-	return seconds * NSEC_PER_SEC;
+	if (!parse_u64(&p, &seconds) || *p) {
+		then = curl_getdate(after, NULL);
+		if (now == -1)
+			now = time(NULL);
+		seconds = then > now ? then - now : 0;
+	}
+	return seconds > NEVER / NSEC_PER_SEC ? NEVER : seconds * NSEC_PER_SEC;
 }
 
 static void finish(struct http *h, struct transfer *t, CURLcode code)
@@ -447,8 +462,8 @@ static void finish(struct http *h, struct transfer *t, CURLcode code)
 	if (!err && !t->checked)
 		err = code ? check_late(t) : check(t);
 	if (!err && code) {
-		err = -EAGAIN;
-		/* Our own URL, not one that a server sent us to. */
+		/* Not a line of an answer? Our own URL, or the server. */
+		err = status ? -EAGAIN : -EHOSTDOWN;
 		if (code == CURLE_URL_MALFORMAT && !status)
 			err = -EPROTO;
 		snprintf(t->why, sizeof(t->why), "%s",
@@ -456,7 +471,7 @@ static void finish(struct http *h, struct transfer *t, CURLcode code)
 	}
 	if (t->s3.url && err)
 		err = check_s3(h, t, status, err);
-	if (err == -EAGAIN)
+	if (err == -EAGAIN || err == -EHOSTDOWN)
 		after = retry_after(t->easy);
 	release(h, t);
 	fetch_done(range, err, t->why, after);
@@ -639,6 +654,7 @@ struct transport *http_new(struct loop *loop, const struct http_options *opt)
 		return NULL;
 	}
 	h->transport.schemes = schemes;
+	h->transport.hedge = true;
 	h->transport.start = http_start;
 	h->transport.abort = http_abort;
 	h->loop = loop;

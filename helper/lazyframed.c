@@ -75,6 +75,7 @@ static const char usage_text[] =
 "  --gap-max BYTES       unwanted bytes to read over within a range (0)\n"
 "  --connect-timeout S   seconds to look up a name, connect, start TLS (5)\n"
 "  --stall-timeout S     seconds without a byte that end an attempt (10)\n"
+"  --hedge PERCENT       ranges that may be asked for twice when late (5)\n"
 "  --cafile FILE         certificate authorities for https, PEM\n"
 "                        (" CAFILE ")\n"
 "  --verbose             log each range\n"
@@ -115,7 +116,7 @@ static void bad_number(const char *name, const char *text, u64 min, u64 max)
 static void parse_options(struct options *opt, int argc, char **argv)
 {
 	enum { DEVICE, WAIT, REPLACE, CONNECTIONS, RANGE_MAX, GAP_MAX, CONNECT, STALL,
-	       CAFILE_OPTION, VERBOSE, VERSION, HELP };
+	       HEDGE, CAFILE_OPTION, VERBOSE, VERSION, HELP };
 	static const struct option options[] = {
 		[DEVICE] = { "device", required_argument, NULL, 0 },
 		[WAIT] = { "wait", no_argument, NULL, 0 },
@@ -125,6 +126,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		[GAP_MAX] = { "gap-max", required_argument, NULL, 0 },
 		[CONNECT] = { "connect-timeout", required_argument, NULL, 0 },
 		[STALL] = { "stall-timeout", required_argument, NULL, 0 },
+		[HEDGE] = { "hedge", required_argument, NULL, 0 },
 		[CAFILE_OPTION] = { "cafile", required_argument, NULL, 0 },
 		[VERBOSE] = { "verbose", no_argument, NULL, 0 },
 		[VERSION] = { "version", no_argument, NULL, 0 },
@@ -139,6 +141,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		[GAP_MAX] = { 0, 16 << 20, 1 },
 		[CONNECT] = { 1, 3600, NSEC_PER_SEC },
 		[STALL] = { 1, 3600, NSEC_PER_SEC },
+		[HEDGE] = { 0, 100, 1 },
 	};
 	u64 n = 0;
 	int i, c;
@@ -175,6 +178,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 			break;
 		case STALL:
 			opt->fetch.stall_ns = n;
+			break;
+		case HEDGE:
+			opt->fetch.hedge = n;
 			break;
 		case CAFILE_OPTION:
 			opt->cafile = optarg;
@@ -310,9 +316,9 @@ static void on_tick(void *arg, int fd, u32 events)
 
 	(void)events;
 	notify("WATCHDOG=1\n"
-	       "STATUS=%u requests open, %u ranges in flight; %llu requests, %llu ranges, %llu MiB, %llu retries, %llu failures so far",
-	       s->open, s->running, (unsigned long long)s->requests,
-	       (unsigned long long)s->ranges,
+	       "STATUS=%u requests open, %u ranges in flight, %u servers do not answer; %llu requests, %llu ranges (%llu second ones), %llu MiB, %llu retries, %llu failures so far",
+	       s->open, s->running, fetch_down(d->fetch), (unsigned long long)s->requests,
+	       (unsigned long long)s->ranges, (unsigned long long)s->hedges,
 	       (unsigned long long)s->bytes >> 20,
 	       (unsigned long long)s->retries, (unsigned long long)s->failed);
 	timer_set(fd, now_ns() + d->tick);
@@ -438,6 +444,7 @@ int main(int argc, char **argv)
 				.range_max = 8 << 20,
 				.stall_ns = 10 * NSEC_PER_SEC,
 				.connect_ns = 5 * NSEC_PER_SEC,
+				.hedge = 5,
 			},
 		},
 		.channel.fd = -1,
