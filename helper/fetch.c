@@ -10,6 +10,10 @@
  *
  * A queued request waits in two lists: its layer's, by offset, to find
  * neighbours, and its class's, by age, to find who is next.
+ *
+ * Of two ranges for the same bytes, one holds the requests and the other none. No
+ * byte is handed over before one of them has won, and then its twin holds none
+ * for good, so nothing is handed over twice.
  */
 #include <assert.h>
 #include <stdarg.h>
@@ -19,10 +23,9 @@
 #include <unistd.h>
 
 #include "fetch.h"
+#include "layers.h"
 #include "log.h"
 
-#define BACKOFF_BASE	(50 * NSEC_PER_MSEC)
-#define BACKOFF_CAP	(5 * NSEC_PER_SEC)
 #define AFTER_CAP	(60 * NSEC_PER_SEC)	/* patience with Retry-After */
 #define MIN_ATTEMPT	(250 * NSEC_PER_MSEC)
 /* Our "timed out" is to be there before the kernel's own. */
@@ -32,6 +35,12 @@
 /* Breaking this often at one frame, the frame no longer has company. */
 #define ALONE_AFTER	2
 #define WHY_BYTES	160
+/* A second request, when the first has waited for longer than so many do */
+#define HEDGE_PERMILLE	950
+/* A new connection in the place of the loser's has its price. */
+#define HEDGE_SOONEST	(2 * NSEC_PER_MSEC)
+/* Second requests that were not needed and may be made up for, at most */
+#define HEDGE_SAVED	10
 
 enum { DEMAND, PREFETCH, CLASSES };
 
@@ -54,26 +63,6 @@ struct request {
 	char why[WHY_BYTES];		/* its last failure, or "" */
 };
 
-struct layer {
-	TAILQ_ENTRY(layer) lru;
-	struct lazyframe_layer_info info;
-	struct origin *origin;		/* NULL: the slot is free */
-	struct request_list queued;
-	u64 size;			/* 0: not known yet */
-	unsigned int open;		/* requests */
-	char name[37];
-};
-
-/* What a limit on connections is about. */
-struct origin {
-	struct transport *transport;
-	unsigned int layers;		/* that lie there; 0: the slot is free */
-	unsigned int running;		/* ranges */
-	unsigned int prefetching;	/* those that hold prefetch */
-	char name[256];			/* "scheme://host:port" */
-};
-
-TAILQ_HEAD(layer_list, layer);
 TAILQ_HEAD(range_list, range);
 
 struct fetch {
@@ -85,13 +74,10 @@ struct fetch {
 	bool dirty;			/* something may be startable */
 	int over;			/* the sink's error that ends it all */
 	u32 tags;
-	u32 layers;			/* slots for layers, and for origins */
 	u64 born;
-	u64 seed;
+	struct dice dice;
 	struct request *request;	/* by tag */
-	struct layer *layer;
-	struct layer_list lru;		/* most recently used first */
-	struct origin *origin;
+	struct layers layers;
 	struct range *range;
 	struct range_list idle;
 	struct range_list running;
@@ -107,142 +93,6 @@ static void wake_at(struct fetch *f, u64 when)
 		return;
 	f->wake = when;
 	timer_set(f->timer, when);
-}
-
-/* xorshift64*: backoff needs to differ between hosts, not to be secret */
-static u64 draw(struct fetch *f, u64 below)
-{
-	f->seed ^= f->seed >> 12;
-	f->seed ^= f->seed << 25;
-	f->seed ^= f->seed >> 27;
-	return below ? (f->seed * 2685821657736338717ULL) % below : 0;
-}
-
-/* Layers and origins */
-
-static void uuid_name(const u8 u[16], char *name, size_t size)
-{
-	snprintf(name, size,
-		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-		 u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9],
-		 u[10], u[11], u[12], u[13], u[14], u[15]);
-}
-
-static struct transport *find_transport(struct fetch *f, const char *url)
-{
-	struct transport *const *t;
-	const char *const *s;
-	size_t len;
-
-	for (t = f->opt.transport; *t; t++) {
-		for (s = (*t)->schemes; *s; s++) {
-			len = strlen(*s);
-			if (!strncasecmp(url, *s, len) &&
-			    !strncmp(url + len, "://", 3))
-				return *t;
-		}
-	}
-	return NULL;
-}
-
-/* Scheme, host and port; never the user and password before an '@'. */
-static void origin_name(const char *url, char *name, size_t size)
-{
-	const char *host = strstr(url, "://") + 3;
-	size_t len = strcspn(host, "/?#");
-	size_t i, user = 0;
-
-	for (i = 0; i < len; i++)
-		if (host[i] == '@')
-			user = i + 1;
-	snprintf(name, size, "%.*s%.*s", (int)(host - url), url,
-		 (int)(len - user), host + user);
-}
-
-static struct origin *get_origin(struct fetch *f, const char *url,
-				 struct transport *t)
-{
-	struct origin *o = NULL, *at;
-	char name[sizeof(o->name)];
-
-	origin_name(url, name, sizeof(name));
-	/* There are no more origins than layers: one is unused or the one. */
-	for (at = f->origin; at < f->origin + f->layers; at++) {
-		if (at->layers && !strcmp(at->name, name)) {
-			o = at;
-			break;
-		}
-		if (!at->layers && !o)
-			o = at;
-	}
-	if (!o)
-		return NULL;
-	if (!o->layers) {
-		memset(o, 0, sizeof(*o));
-		o->transport = t;
-		memcpy(o->name, name, sizeof(name));
-	}
-	o->layers++;
-	return o;
-}
-
-static void put_layer(struct layer *l)
-{
-	if (l->origin)
-		l->origin->layers--;
-	l->origin = NULL;
-}
-
-/*
- * The layer of a request. There is always a slot: each tag and each transfer
- * holds at most one.
- */
-static int get_layer(struct fetch *f, u64 id, struct layer **layer)
-{
-	struct layer *l, *victim = NULL;
-	struct transport *t;
-	int err;
-
-	TAILQ_FOREACH(l, &f->lru, lru) {
-		if (l->origin && l->info.layer == id)
-			goto found;
-		if (!l->open)
-			victim = l;
-	}
-	if (!victim)
-		return -ENOMEM;
-	l = victim;
-	put_layer(l);
-	memset(&l->info, 0, sizeof(l->info));
-	l->info.layer = id;
-	err = f->sink->layer(f->sink, &l->info);
-	if (err) {
-		if (err == -ENOENT)
-			log_info("layer %llu is gone", (unsigned long long)id);
-		else
-			log_err("layer %llu: the module does not describe it: %s",
-				(unsigned long long)id, strerror(-err));
-		return err;
-	}
-	l->info.locator[sizeof(l->info.locator) - 1] = 0;
-	l->info.validator[sizeof(l->info.validator) - 1] = 0;
-	uuid_name(l->info.uuid, l->name, sizeof(l->name));
-	t = find_transport(f, l->info.locator);
-	if (!t) {
-		log_err("layer %s: no way to fetch from \"%.*s\"; file, http and https URLs are known",
-			l->name, (int)strcspn(l->info.locator, ":"),
-			l->info.locator);
-		return -EPROTO;
-	}
-	l->origin = get_origin(f, l->info.locator, t);
-	if (!l->origin)
-		return -ENOMEM;
-	l->size = l->info.csize;
-found:
-	TAILQ_REMOVE(&f->lru, l, lru);
-	TAILQ_INSERT_HEAD(&f->lru, l, lru);
-	*layer = l;
-	return 0;
 }
 
 /* Queues */
@@ -352,6 +202,7 @@ static void promote(struct fetch *f, const struct lazyframe_request *req)
 	set_deadline(f, r, req->deadline);
 	if (r->range) {
 		r->prefetch = false;
+		f->dirty = true;	/* it may be worth a second request now */
 		return;
 	}
 	dequeue(f, r);
@@ -378,6 +229,28 @@ static void abort_range(struct range *range)
 	struct transport *t = range->layer->origin->transport;
 
 	t->abort(t, range);
+	/*
+	 * How long it would have taken is not known, but it was not less. Of a
+	 * second request that means nothing: it may have begun just now.
+	 */
+	if (!range->begun && !range->hedge)
+		latency_add(&range->layer->origin->latency,
+			    now_ns() - range->started);
+}
+
+/* Nobody waits for it any more. */
+static void abandon(struct range *range)
+{
+	struct range *twin = range->twin;
+
+	if (range->probe)
+		breaker_void(&range->layer->origin->breaker);
+	abort_range(range);
+	end_range(range);
+	if (!twin)
+		return;
+	twin->twin = NULL;
+	abandon(twin);
 }
 
 void fetch_request(struct fetch *f, const struct lazyframe_request *req)
@@ -398,13 +271,11 @@ void fetch_request(struct fetch *f, const struct lazyframe_request *req)
 		log_err("the module posted tag %u before the last answer to tag %u",
 			req->tag, r->tag);
 		drop(f, r);
-		if (range && TAILQ_EMPTY(&range->requests)) {
-			abort_range(range);
-			end_range(range);
-		}
+		if (range && TAILQ_EMPTY(&range->requests))
+			abandon(range);
 	}
 	f->stats.requests++;
-	err = get_layer(f, req->layer, &layer);
+	err = layers_get(&f->layers, req->layer, &layer);
 	if (err) {
 		f->stats.failed++;
 		say(f, req->tag, req->have,
@@ -545,40 +416,97 @@ static void set_limits(struct fetch *f, struct range *range, u64 now)
 		range->wait_ns = share / 2;
 }
 
-static void start(struct fetch *f, struct request *seed, u64 now)
+/* An unused range for bytes of @l */
+static struct range *new_range(struct fetch *f, struct layer *l)
 {
 	struct range *range = TAILQ_FIRST(&f->idle);
-	struct layer *l = seed->layer;
-	struct transport *t = l->origin->transport;
-	u64 limit;
-	int err;
 
 	TAILQ_REMOVE(&f->idle, range, link);
 	memset(range, 0, sizeof(*range));
 	TAILQ_INIT(&range->requests);
-	gather(f, range, seed);
-	TAILQ_INSERT_TAIL(&f->running, range, link);
 	range->fetch = f;
 	range->layer = l;
 	range->url = l->info.locator;
 	range->size = l->size;
 	range->validator = l->info.validator;
+	range->hedge_at = NEVER;
+	return range;
+}
+
+static void launch(struct fetch *f, struct range *range)
+{
+	struct layer *l = range->layer;
+	struct origin *o = l->origin;
+	struct transport *t = o->transport;
+	u64 limit = range->started + range->stall_ns;
+	int err;
+
 	range->pos = range->first;
-	set_limits(f, range, now);
+	TAILQ_INSERT_TAIL(&f->running, range, link);
 	l->open++;	/* the range's own hold: requests may go before it */
-	l->origin->running++;
-	l->origin->prefetching += range->prefetch;
+	o->running++;
+	o->prefetching += range->prefetch;
 	f->stats.running++;
 	f->stats.ranges++;
-	limit = now + range->stall_ns;
 	wake_at(f, limit < range->attempt_end ? limit : range->attempt_end);
-	log_debug("layer %s: bytes %llu-%llu from %s: attempt %u", l->name,
+	wake_at(f, range->hedge_at);
+	log_debug("layer %s: bytes %llu-%llu from %s: attempt %u%s", l->name,
 		  (unsigned long long)range->first,
-		  (unsigned long long)range->last, l->origin->name,
-		  range->attempt);
+		  (unsigned long long)range->last, o->name, range->attempt,
+		  range->hedge ? ", second request" : "");
 	err = t->start(t, range);
 	if (err)
-		fetch_done(range, -EAGAIN, strerror(-err), 0);
+		fetch_done(range, err == -EPROTO ? err : -EAGAIN,
+			   strerror(-err), 0);
+}
+
+static void start(struct fetch *f, struct request *seed, u64 now)
+{
+	struct origin *o = seed->layer->origin;
+	struct range *range = new_range(f, seed->layer);
+	u64 late = 0;
+
+	gather(f, range, seed);
+	set_limits(f, range, now);
+	range->probe = breaker_started(&o->breaker, now);
+	if (o->transport->hedge && f->opt.hedge && !range->probe)
+		late = latency_quantile(&o->latency, HEDGE_PERMILLE);
+	if (late)
+		range->hedge_at = now + (late > HEDGE_SOONEST ? late :
+					 HEDGE_SOONEST);
+	o->credit += f->opt.hedge;
+	if (o->credit > HEDGE_SAVED * 100)
+		o->credit = HEDGE_SAVED * 100;
+	launch(f, range);
+}
+
+/*
+ * May @r, whose server does not answer, be the one that finds out? If not, it
+ * waits for what others find, and asks for them to be quick.
+ */
+static bool may_probe(struct fetch *f, const struct request *r, u64 now)
+{
+	struct breaker *b = &r->layer->origin->breaker;
+
+	if (r->deadline != NEVER && r->deadline > now)
+		breaker_hurry(b, now + (r->deadline - now) / 2);
+	wake_at(f, b->next);
+	return breaker_ready(b, now);
+}
+
+/*
+ * Who has tried least: if it is one object that the server fails at, others are
+ * not to wait for it.
+ */
+static struct request *next_probe(struct request *first)
+{
+	struct request *r = first, *best = first;
+
+	for (; r; r = TAILQ_NEXT(r, by_age))
+		if (r->layer->origin == first->layer->origin &&
+		    r->fruitless < best->fruitless)
+			best = r;
+	return best;
 }
 
 static void start_ranges(struct fetch *f)
@@ -591,11 +519,19 @@ static void start_ranges(struct fetch *f)
 	for (class = 0; class < CLASSES; class++) {
 again:
 		TAILQ_FOREACH(r, &f->queue[class], by_age) {
+			struct origin *o = r->layer->origin;
+
 			if (TAILQ_EMPTY(&f->idle))
 				return;
-			if (r->not_before > now ||
-			    !room(f, r->layer->origin, r->prefetch))
+			if (!room(f, o, r->prefetch))
 				continue;
+			if (o->breaker.open) {
+				if (!may_probe(f, r, now))
+					continue;
+				r = next_probe(r);
+			} else if (r->not_before > now) {
+				continue;
+			}
 			start(f, r, now);
 			/* It took others along: no place is kept. */
 			goto again;
@@ -603,10 +539,101 @@ again:
 	}
 }
 
+/* Second requests */
+
+static bool may_hedge(struct fetch *f, const struct range *range)
+{
+	struct origin *o = range->layer->origin;
+	struct request *r;
+
+	if (range->begun || range->twin || range->lost || o->credit < 100 ||
+	    o->breaker.open || TAILQ_EMPTY(&f->idle) ||
+	    !room(f, o, range->prefetch))
+		return false;
+	TAILQ_FOREACH(r, &range->requests, by_offset)
+		if (!r->prefetch)
+			return true;
+	return false;
+}
+
+static void start_hedges(struct fetch *f)
+{
+	struct range *range, *second;
+	u64 now = now_ns();
+
+	TAILQ_FOREACH(range, &f->running, link) {
+		if (range->hedge_at > now) {
+			wake_at(f, range->hedge_at);
+			continue;
+		}
+		if (!may_hedge(f, range))
+			continue;
+		second = new_range(f, range->layer);
+		second->hedge = true;
+		second->first = range->first;
+		second->last = range->last;
+		second->started = now;
+		second->moved = now;
+		second->wait_ns = range->wait_ns;
+		second->stall_ns = range->stall_ns;
+		second->attempt_end = range->attempt_end;
+		second->attempt = range->attempt;
+		second->fruitless = range->fruitless;
+		second->twin = range;
+		range->twin = second;
+		range->layer->origin->credit -= 100;
+		f->stats.hedges++;
+		launch(f, second);
+	}
+}
+
+/* All requests of @from, and what they mean for counters, go to @to. */
+static void hand_over(struct range *from, struct range *to)
+{
+	struct request *r;
+
+	TAILQ_FOREACH(r, &from->requests, by_offset)
+		r->range = to;
+	TAILQ_CONCAT(&to->requests, &from->requests, by_offset);
+	to->prefetch |= from->prefetch;
+	from->prefetch = false;
+}
+
+/*
+ * @range was first to show the right object. Its twin is aborted by fetch_run():
+ * this may run below a callback of a transport.
+ */
+static void win(struct range *range)
+{
+	struct range *loser = range->twin;
+	struct fetch *f = range->fetch;
+
+	range->twin = NULL;
+	loser->twin = NULL;
+	loser->lost = true;
+	hand_over(loser, range);
+	f->stats.hedges_won += range->hedge;
+	f->dirty = true;
+}
+
+static void end_losers(struct fetch *f)
+{
+	struct range *range, *next;
+
+	for (range = TAILQ_FIRST(&f->running); range; range = next) {
+		next = TAILQ_NEXT(range, link);
+		if (range->lost)
+			abandon(range);
+	}
+}
+
 int fetch_run(struct fetch *f)
 {
-	while (f->dirty && !f->over)
+	while (f->dirty && !f->over) {
+		end_losers(f);
 		start_ranges(f);
+		start_hedges(f);
+	}
 	return f->over;
 }
 
@@ -614,13 +641,15 @@ int fetch_run(struct fetch *f)
 
 static void expire(struct fetch *f, struct request *r)
 {
+	const struct origin *o = r->layer->origin;
 	struct range *range = r->range;
 
+	if (!*r->why && o->breaker.open)
+		snprintf(r->why, sizeof(r->why), "%.100s does not answer",
+			 o->name);
 	fail(f, r, -ETIMEDOUT);
-	if (range && TAILQ_EMPTY(&range->requests)) {
-		abort_range(range);
-		end_range(range);
-	}
+	if (range && TAILQ_EMPTY(&range->requests))
+		abandon(range);
 }
 
 static void on_timer(void *arg, int fd, u32 events)
@@ -666,8 +695,22 @@ static void on_timer(void *arg, int fd, u32 events)
 				 (unsigned long long)(now - range->started) /
 				 NSEC_PER_MSEC);
 		abort_range(range);
-		fetch_done(range, -EAGAIN, why, 0);
+		fetch_done(range, range->begun ? -EAGAIN : -EHOSTDOWN, why, 0);
 	}
+}
+
+/* What does the end of @range tell about its server? */
+static void judge(struct range *range, int err, const char *why, u64 after_ns)
+{
+	struct origin *o = range->layer->origin;
+	struct fetch *f = range->fetch;
+
+	if (range->begun || err == -ENOENT || err == -EACCES || err == -ESTALE)
+		f->dirty |= origin_answered(o);
+	else if (err == -EHOSTDOWN)
+		origin_failed(o, range->probe, why, after_ns, &f->dice);
+	else if (range->probe)
+		breaker_void(&o->breaker);
 }
 
 /* What transports call */
@@ -697,7 +740,12 @@ int fetch_identity(struct range *range, const char *etag, u64 size,
 		snprintf(ours, sizeof(l->info.validator), "%s", etag);
 	if (!l->size)
 		l->size = size;
+	if (!range->begun)
+		latency_add(&l->origin->latency, now_ns() - range->started);
 	range->begun = true;
+	range->fetch->dirty |= origin_answered(l->origin);
+	if (range->twin)
+		win(range);
 	return 0;
 }
 
@@ -779,25 +827,23 @@ int fetch_bytes(struct range *range, const void *bytes, size_t len)
 	return 0;
 }
 
-/* Full jitter: anything between now and twice the last limit. */
-static u64 backoff(struct fetch *f, const struct range *range, u64 after_ns)
+/* Where nobody is asked before a probe has found something, that is enough. */
+static u64 rest(struct fetch *f, const struct range *range, u64 after_ns)
 {
-	unsigned int n = range->gained ? 0 : range->fruitless;
-	u64 limit = BACKOFF_CAP;
-
-	if (n < 7 && BACKOFF_BASE << n < BACKOFF_CAP)
-		limit = BACKOFF_BASE << n;
+	if (range->layer->origin->breaker.open)
+		return 0;
 	if (after_ns > AFTER_CAP)
 		after_ns = AFTER_CAP;
-	return after_ns + draw(f, limit);
+	return after_ns + backoff(&f->dice, range->gained ? 0 : range->fruitless);
 }
 
 /* What is left of a broken range goes back to the queue. */
 static void requeue(struct fetch *f, struct range *range, const char *why,
 		    u64 after_ns)
 {
-	u64 now = now_ns(), delay = backoff(f, range, after_ns), soonest = delay;
+	u64 now = now_ns(), delay = rest(f, range, after_ns), soonest = delay;
 	struct request *r = TAILQ_FIRST(&range->requests);
+	char again[40];
 
 	f->stats.retries++;
 	/* Only a transfer that had begun says something about this frame. */
@@ -820,11 +866,16 @@ static void requeue(struct fetch *f, struct range *range, const char *why,
 		enqueue(f, r);
 		wake_at(f, r->not_before);
 	}
-	log_info("layer %s: bytes %llu-%llu from %s: attempt %u stopped at %llu: %s; again in %llu ms",
+	if (range->layer->origin->breaker.open)
+		strcpy(again, "when the server answers");
+	else
+		snprintf(again, sizeof(again), "in %llu ms",
+			 (unsigned long long)soonest / NSEC_PER_MSEC);
+	log_info("layer %s: bytes %llu-%llu from %s: attempt %u stopped at %llu: %s; again %s",
 		 range->layer->name, (unsigned long long)range->first,
 		 (unsigned long long)range->last, range->layer->origin->name,
 		 range->attempt, (unsigned long long)range->pos,
-		 why, (unsigned long long)soonest / NSEC_PER_MSEC);
+		 why, again);
 }
 
 void fetch_done(struct range *range, int err, const char *why, u64 after_ns)
@@ -841,6 +892,17 @@ void fetch_done(struct range *range, int err, const char *why, u64 after_ns)
 			 (unsigned long long)(range->last + 1 - range->first));
 	TAILQ_FOREACH(r, &range->requests, by_offset)
 		memcpy(r->why, last, sizeof(last));
+	judge(range, err, last, after_ns < AFTER_CAP ? after_ns : AFTER_CAP);
+	if (range->twin) {
+		/* It is up to the other one now, whatever this one found. */
+		log_debug("layer %s: one of two requests for %llu-%llu stopped: %s",
+			  range->layer->name, (unsigned long long)range->first,
+			  (unsigned long long)range->last, last);
+		hand_over(range, range->twin);
+		range->twin->twin = NULL;
+		end_range(range);
+		return;
+	}
 	switch (err) {
 	case -ENOENT:
 	case -EACCES:
@@ -862,11 +924,17 @@ const struct fetch_stats *fetch_stats(const struct fetch *f)
 	return &f->stats;
 }
 
+unsigned int fetch_down(const struct fetch *f)
+{
+	return layers_down(&f->layers);
+}
+
 struct fetch *fetch_new(struct loop *loop, struct sink *sink, u32 tags,
 			const struct fetch_options *options)
 {
 	unsigned int transfers = fetch_transfers(options->connections), i;
 	struct fetch *f = calloc(1, sizeof(*f));
+	u64 seed;
 
 	if (!f)
 		return NULL;
@@ -876,30 +944,22 @@ struct fetch *fetch_new(struct loop *loop, struct sink *sink, u32 tags,
 	f->tags = tags;
 	f->wake = NEVER;
 	f->request = calloc(tags, sizeof(*f->request));
-	f->layers = tags + transfers;
-	f->layer = calloc(f->layers, sizeof(*f->layer));
-	f->origin = calloc(f->layers, sizeof(*f->origin));
 	f->range = calloc(transfers, sizeof(*f->range));
 	f->timer = loop_timer(loop, on_timer, f);
-	if (!f->request || !f->layer || !f->origin || !f->range ||
-	    f->timer < 0) {
+	if (layers_init(&f->layers, sink, f->opt.transport, tags + transfers) ||
+	    !f->request || !f->range || f->timer < 0) {
 		if (f->timer < 0)
 			errno = -f->timer;
 		fetch_free(f);
 		return NULL;
 	}
-	if (getrandom(&f->seed, sizeof(f->seed), GRND_NONBLOCK) < 0)
-		f->seed = now_ns() ^ getpid();
-	f->seed |= 1;	/* 0 is the generator's only fixed point */
-	TAILQ_INIT(&f->lru);
+	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) < 0)
+		seed = now_ns() ^ getpid();
+	dice_init(&f->dice, seed);
 	TAILQ_INIT(&f->idle);
 	TAILQ_INIT(&f->running);
 	TAILQ_INIT(&f->queue[DEMAND]);
 	TAILQ_INIT(&f->queue[PREFETCH]);
-	for (i = 0; i < f->layers; i++) {
-		TAILQ_INIT(&f->layer[i].queued);
-		TAILQ_INSERT_TAIL(&f->lru, &f->layer[i], lru);
-	}
 	for (i = 0; i < transfers; i++)
 		TAILQ_INSERT_TAIL(&f->idle, &f->range[i], link);
 	return f;
@@ -917,8 +977,7 @@ void fetch_free(struct fetch *f)
 		close(f->timer);
 	}
 	free(f->range);
-	free(f->origin);
-	free(f->layer);
+	layers_exit(&f->layers);
 	free(f->request);
 	free(f);
 }

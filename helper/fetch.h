@@ -13,6 +13,12 @@
  *			^		       |
  *			+---- backoff ---------+  what is missing
  *
+ * A server that does not answer at all has one transfer at a time, until it does
+ * (breaker.h); all that is queued for it waits. A range whose first byte is late,
+ * as that server goes (latency.h), is asked for a second time: whichever of the
+ * two first shows that it is the right object gets the requests, the other one
+ * is aborted.
+ *
  * Memory is taken by fetch_new() only: a request's slot is its tag modulo the
  * number of tags, there is a layer for each tag and each transfer, and a range
  * for each transfer.
@@ -54,6 +60,8 @@ struct sink {
  * @size: of the object, 0 where it is not known
  * @validator: the object's strong entity tag, quotes included, or ""
  * @wait_ns: give up connecting after this time
+ * @hedge: the second one for these bytes: better not on the first one's
+ *	   connection, if that is not up yet
  * @pos: next byte of the object that fetch_bytes() expects
  * For the transports to write:
  * @transfer: their own
@@ -66,6 +74,7 @@ struct range {
 	u64 size;
 	const char *validator;
 	u64 wait_ns;
+	bool hedge;
 	u64 pos;
 	void *transfer;
 
@@ -78,23 +87,29 @@ struct range {
 	u64 moved;			/* when a byte last came */
 	u64 attempt_end;
 	u64 stall_ns;
+	u64 hedge_at;			/* NEVER: not at all */
+	struct range *twin;		/* the other one for these bytes */
 	unsigned int attempt;
 	unsigned int fruitless;		/* attempts before that brought nothing */
 	bool begun;			/* the right object was seen to answer */
 	bool prefetch;			/* holds requests nobody waited for */
+	bool probe;			/* of a server that did not answer */
+	bool lost;			/* the twin was first: to be aborted */
 };
 
 /**
  * struct transport - a way to get bytes of an object
  * @schemes: of the URLs it takes, NULL at the end
+ * @hedge: it may be faster to ask a second time
  * @start: begin; from then on the transport owes exactly one fetch_done(), not
  *	   before start() has returned, unless @abort comes first. On error
- *	   (negative errno) it owes nothing.
+ *	   (negative errno; -EPROTO: the URL is wrong) it owes nothing.
  * @abort: stop; neither fetch_bytes() nor fetch_done() may follow. Never called
  *	   from within fetch_bytes().
  */
 struct transport {
 	const char *const *schemes;
+	bool hedge;
 	int (*start)(struct transport *t, struct range *range);
 	void (*abort)(struct transport *t, struct range *range);
 };
@@ -108,6 +123,7 @@ struct transport {
  * @gap_max: bytes that nobody wants between two frames for them to be merged
  * @stall_ns: a transfer that brings no byte for so long has failed
  * @connect_ns: time for name lookup, connection and TLS together
+ * @hedge: transfers that may be started twice, in percent; 0: none
  * @transport: NULL after the last
  */
 struct fetch_options {
@@ -116,6 +132,7 @@ struct fetch_options {
 	u64 gap_max;
 	u64 stall_ns;
 	u64 connect_ns;
+	unsigned int hedge;
 	struct transport *transport[FETCH_TRANSPORTS + 1];
 };
 
@@ -125,7 +142,9 @@ struct fetch_options {
 /**
  * struct fetch_stats - since the start
  * @requests: taken from the ring, promotions not counted
- * @ranges: transfers started
+ * @ranges: transfers started, hedges included
+ * @hedges: those that were a second request for the same bytes
+ * @hedges_won: and were first to answer
  * @retries: transfers that failed and left something to ask for again
  * @bytes: handed over
  * @wasted: arrived, but nobody wanted them (any more)
@@ -136,6 +155,8 @@ struct fetch_options {
 struct fetch_stats {
 	u64 requests;
 	u64 ranges;
+	u64 hedges;
+	u64 hedges_won;
 	u64 retries;
 	u64 bytes;
 	u64 wasted;
@@ -170,6 +191,9 @@ int fetch_run(struct fetch *fetch);
 
 const struct fetch_stats *fetch_stats(const struct fetch *fetch);
 
+/* fetch_down - servers that do not answer now */
+unsigned int fetch_down(const struct fetch *fetch);
+
 /**
  * fetch_bytes - transports hand over bytes in order, whatever their number
  *
@@ -193,7 +217,9 @@ int fetch_identity(struct range *range, const char *etag, u64 size,
 /**
  * fetch_done - a transfer has ended; @range is gone on return
  * @err: 0; -ENOENT, -EACCES, -ESTALE, -EPROTO, -EIO: not worth another attempt;
- *	 anything else, or 0 with bytes missing: to be tried again
+ *	 -EHOSTDOWN: the server did not answer, or refuses any work: to be tried
+ *	 again, one at a time if this goes on; anything else, or 0 with bytes
+ *	 missing: to be tried again
  * @why: in words, if @err
  * @after_ns: the server's wish not to be asked again before this time from now
  */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,17 +25,24 @@
 /* The body of an error is read up to here, so that the connection lives on. */
 #define SWALLOW_MAX	65536
 #define MAX_REDIRECTS	5L
+/* Of the body of an answer that refuses, enough to find its code in. */
+#define REFUSAL_BYTES	2048
 
 struct transfer {
-	TAILQ_ENTRY(transfer) link;	/* in http->idle */
+	TAILQ_ENTRY(transfer) link;	/* in http->idle or http->parked */
+	struct http *http;
 	CURL *easy;
 	struct range *range;
 	struct curl_slist header[2];
 	char if_match[16 + LAZYFRAME_VALIDATOR_MAX];
 	char error[CURL_ERROR_SIZE];
 	char why[CURL_ERROR_SIZE + 64];
+	struct s3_signed s3;		/* its URL is NULL for other objects */
+	char refusal[REFUSAL_BYTES];
+	size_t refusal_bytes;		/* that came; there may be more */
 	int err;			/* what check() or fetch_bytes() said */
 	bool checked;
+	bool parked;			/* waits for credentials */
 };
 
 TAILQ_HEAD(transfer_list, transfer);
@@ -45,7 +53,10 @@ struct http {
 	CURLM *multi;
 	int timer;
 	struct curl_blob authorities;
+	struct s3 *s3;
+	int renewed;			/* eventfd: there may be credentials */
 	struct transfer_list idle;
+	struct transfer_list parked;
 	struct transfer *pool;
 	unsigned int transfers;
 };
@@ -124,8 +135,11 @@ static int check_status(struct transfer *t, long status)
 	case 416:
 		/* The tag or the size is not the one that we know. */
 		return -ESTALE;
+	case 408:
+	case 429:
+		return -EHOSTDOWN;
 	default:
-		return -EAGAIN;
+		return status >= 500 ? -EHOSTDOWN : -EAGAIN;
 	}
 }
 
@@ -145,6 +159,8 @@ static int check(struct transfer *t)
 	err = check_status(t, status);
 	if (err)
 		return err;
+	if (t->s3.url)
+		s3_accepted(t->http->s3, &t->s3);
 	value = header(t->easy, "Content-Encoding");
 	if (value && strcasecmp(value, "identity") != 0) {
 		snprintf(t->why, sizeof(t->why), "Content-Encoding is %.64s",
@@ -190,6 +206,40 @@ static int check(struct transfer *t)
 			      t->why, sizeof(t->why));
 }
 
+static void keep_refusal(struct transfer *t, const char *bytes, size_t len)
+{
+	size_t room = sizeof(t->refusal) - 1, have = t->refusal_bytes;
+
+	if (t->s3.url && have < room) {
+		memcpy(t->refusal + have, bytes,
+		       len < room - have ? len : room - have);
+		t->refusal[len < room - have ? have + len : room] = 0;
+	}
+	t->refusal_bytes += len;
+}
+
+/*
+ * An answer of S3 that is not the object: what does it mean? After it has
+ * ended, for its body tells.
+ */
+static int check_s3(struct http *h, struct transfer *t, long status, int err)
+{
+	size_t used = strlen(t->why);
+	char *code;
+
+	if (status != 301 && (status < 400 || status > 403))
+		return err;
+	s3_answer(t->refusal, &code, t->why + used, sizeof(t->why) - used);
+	memmove(t->why + used + 2, t->why + used, strlen(t->why + used) + 1);
+	memcpy(t->why + used, ", ", 2);
+	err = -EACCES;
+	if ((code && !strcmp(code, "RequestTimeout")) ||
+	    s3_refused(h->s3, &t->s3, status, code, header(t->easy, "Date")))
+		err = -EAGAIN;
+	free(code);
+	return err;
+}
+
 static size_t on_bytes(char *bytes, size_t one, size_t len, void *arg)
 {
 	struct transfer *t = arg;
@@ -207,61 +257,151 @@ static size_t on_bytes(char *bytes, size_t one, size_t len, void *arg)
 		}
 		return t->err ? 0 : len;
 	}
+	keep_refusal(t, bytes, len);
 	if (!curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T,
 			       &length) &&
 	    length >= 0 && length <= SWALLOW_MAX)
 		return len;
-	return 0;
+	/* S3 does not tell how long its errors are. */
+	return t->s3.url && length < 0 && t->refusal_bytes <= SWALLOW_MAX ?
+		len : 0;
 }
 
 /* The life of a transfer */
 
 static void release(struct http *h, struct transfer *t)
 {
-	curl_multi_remove_handle(h->multi, t->easy);
+	if (t->parked)
+		TAILQ_REMOVE(&h->parked, t, link);
+	else
+		curl_multi_remove_handle(h->multi, t->easy);
+	t->parked = false;
+	s3_signed_free(&t->s3);
 	t->range = NULL;
 	TAILQ_INSERT_HEAD(&h->idle, t, link);
 }
 
-static int http_start(struct transport *transport, struct range *range)
+/*
+ * With everything that is not the same for all ranges. A signature covers the
+ * path as it is, and the session token must not follow a redirect.
+ */
+static int launch(struct http *h, struct transfer *t, const char *url,
+		  struct curl_slist *lines)
 {
-	struct http *h = (struct http *)transport;
-	struct transfer *t = TAILQ_FIRST(&h->idle);
-	bool tls = !strncasecmp(range->url, "https:", 6);
+	struct range *range = t->range;
+	bool tls = !strncasecmp(url, "https:", 6), s3 = t->s3.url;
 	CURL *easy = t->easy;
 	char bytes[64];
 
 	snprintf(bytes, sizeof(bytes), "%" PRIu64 "-%" PRIu64, range->first,
 		 range->last);
-	t->header[0].next = NULL;
-	if (strong(range->validator)) {
-		snprintf(t->if_match, sizeof(t->if_match), "If-Match: %s",
-			 range->validator);
-		t->header[0].next = &t->header[1];
-	}
 	t->err = 0;
 	t->checked = false;
 	t->error[0] = 0;
+	t->refusal[0] = 0;
+	t->refusal_bytes = 0;
 	/*
 	 * Waiting for a connection that may take many streams is right only
 	 * where HTTP/2 is possible; else it would make transfers queue up
 	 * behind the first one's answer.
 	 */
-	if (curl_easy_setopt(easy, CURLOPT_URL, range->url) ||
+	if (curl_easy_setopt(easy, CURLOPT_URL, url) ||
+	    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, lines) ||
+	    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, (long)s3) ||
+	    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, (long)!s3) ||
 	    curl_easy_setopt(easy, CURLOPT_RANGE, bytes) ||
 	    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
 			     (long)(range->wait_ns / NSEC_PER_MSEC) + 1) ||
 	    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
 			     tls ? CURL_HTTP_VERSION_2TLS :
 				   CURL_HTTP_VERSION_1_1) ||
-	    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, (long)tls))
+	    curl_easy_setopt(easy, CURLOPT_PIPEWAIT,
+			     (long)(tls && !range->hedge)))
 		return -ENOMEM;
-	if (curl_multi_add_handle(h->multi, easy))
-		return -ENOMEM;
-	TAILQ_REMOVE(&h->idle, t, link);
+	return curl_multi_add_handle(h->multi, easy) ? -ENOMEM : 0;
+}
+
+/* Each attempt has a signature of its own. -EAGAIN: no credentials now. */
+static int launch_s3(struct http *h, struct transfer *t, struct error *e)
+{
+	const struct s3_call call = { .method = "GET", .url = t->range->url };
+	struct curl_slist *own, *more;
+	int err;
+
+	err = s3_sign(h->s3, &call, &t->s3, e);
+	for (own = t->header; own && !err; own = own->next) {
+		more = curl_slist_append(t->s3.header, own->data);
+		if (!more)
+			err = -ENOMEM;
+		else
+			t->s3.header = more;
+	}
+	if (!err)
+		err = launch(h, t, t->s3.url, t->s3.header);
+	if (err)
+		s3_signed_free(&t->s3);
+	return err == -EINVAL ? -EPROTO : err;
+}
+
+static int http_start(struct transport *transport, struct range *range)
+{
+	struct http *h = (struct http *)transport;
+	struct transfer *t = TAILQ_FIRST(&h->idle);
+	struct error e;
+	int err;
+
+	t->header[0].next = NULL;
+	if (strong(range->validator)) {
+		snprintf(t->if_match, sizeof(t->if_match), "If-Match: %s",
+			 range->validator);
+		t->header[0].next = &t->header[1];
+	}
 	t->range = range;
+	if (!strncmp(range->url, S3_SCHEME, strlen(S3_SCHEME))) {
+		err = launch_s3(h, t, &e);
+		t->parked = err == -EAGAIN;
+	} else {
+		err = launch(h, t, range->url, t->header);
+	}
+	if (err && !t->parked)
+		return err;
+	TAILQ_REMOVE(&h->idle, t, link);
+	if (t->parked)
+		TAILQ_INSERT_TAIL(&h->parked, t, link);
 	range->transfer = t;
 	return 0;
+}
+
+/*
+ * What waited for credentials goes on, or fails and is tried again later. The
+ * end of one range may abort another, so nothing is kept over fetch_done().
+ */
+static void on_renewed(void *arg, int fd, u32 events)
+{
+	struct http *h = arg;
+	unsigned int i = h->transfers;
+	struct transfer *t;
+	u64 n;
+
+	(void)events;
+	if (read(fd, &n, sizeof(n)) != sizeof(n))
+		return;
+	for (; i && (t = TAILQ_FIRST(&h->parked)); i--) {
+		struct range *range = t->range;
+		struct error e = { "" };
+		int err = launch_s3(h, t, &e);
+
+		TAILQ_REMOVE(&h->parked, t, link);
+		t->parked = err == -EAGAIN && !*e.text;
+		if (t->parked)
+			TAILQ_INSERT_TAIL(&h->parked, t, link);
+		if (!err || t->parked)
+			continue;
+		t->range = NULL;
+		TAILQ_INSERT_HEAD(&h->idle, t, link);
+		fetch_done(range, err == -EPROTO ? err : -EAGAIN,
+			   *e.text ? e.text : strerror(-err), 0);
+	}
 }
 
 /*
@@ -284,19 +424,31 @@ static void http_abort(struct transport *transport, struct range *range)
 {
 	struct transfer *t = range->transfer;
 
-	check_late(t);
+	if (!t->parked)
+		check_late(t);
 	release((struct http *)transport, t);
 }
 
-/* Retry-After, unless the server names a moment in the past. */
+/*
+ * Retry-After: seconds, or a date by the server's own clock, which is known from
+ * the same answer. 0 where that is over.
+ */
 static u64 retry_after(CURL *easy)
 {
-	curl_off_t seconds = 0;
+	const char *after = header(easy, "Retry-After"), *p = after;
+	const char *date = header(easy, "Date");
+	time_t then, now = date ? curl_getdate(date, NULL) : -1;
+	u64 seconds;
 
-	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
-	if (seconds < 0 || (u64)seconds > NEVER / NSEC_PER_SEC)
+	if (!after)
 		return 0;
-	return seconds * NSEC_PER_SEC;
+	if (!parse_u64(&p, &seconds) || *p) {
+		then = curl_getdate(after, NULL);
+		if (now == -1)
+			now = time(NULL);
+		seconds = then > now ? then - now : 0;
+	}
+	return seconds > NEVER / NSEC_PER_SEC ? NEVER : seconds * NSEC_PER_SEC;
 }
 
 static void finish(struct http *h, struct transfer *t, CURLcode code)
@@ -310,14 +462,16 @@ static void finish(struct http *h, struct transfer *t, CURLcode code)
 	if (!err && !t->checked)
 		err = code ? check_late(t) : check(t);
 	if (!err && code) {
-		err = -EAGAIN;
-		/* Our own URL, not one that a server sent us to. */
+		/* Not a line of an answer? Our own URL, or the server. */
+		err = status ? -EAGAIN : -EHOSTDOWN;
 		if (code == CURLE_URL_MALFORMAT && !status)
 			err = -EPROTO;
 		snprintf(t->why, sizeof(t->why), "%s",
 			 *t->error ? t->error : curl_easy_strerror(code));
 	}
-	if (err == -EAGAIN)
+	if (t->s3.url && err)
+		err = check_s3(h, t, status, err);
+	if (err == -EAGAIN || err == -EHOSTDOWN)
 		after = retry_after(t->easy);
 	release(h, t);
 	fetch_done(range, err, t->why, after);
@@ -453,10 +607,10 @@ static int make_transfer(struct http *h, struct transfer *t, bool verbose)
 #define set(option, value) curl_easy_setopt(easy, CURLOPT_##option, value)
 	if (set(PRIVATE, t) || set(ERRORBUFFER, t->error) ||
 	    set(WRITEFUNCTION, on_bytes) || set(WRITEDATA, t) ||
-	    set(HTTPHEADER, t->header) || set(USERAGENT, "lazyframed") ||
+	    set(USERAGENT, "lazyframed") ||
 	    set(PROTOCOLS_STR, "http,https") ||
 	    set(REDIR_PROTOCOLS_STR, "http,https") ||
-	    set(FOLLOWLOCATION, 1L) || set(MAXREDIRS, MAX_REDIRECTS) ||
+	    set(MAXREDIRS, MAX_REDIRECTS) ||
 	    set(BUFFERSIZE, (long)BUFFER_BYTES) || set(NOSIGNAL, 1L) ||
 	    set(NOPROGRESS, 1L) || set(TCP_KEEPALIVE, 1L) ||
 	    set(HTTP_CONTENT_DECODING, 0L) || set(SUPPRESS_CONNECT_HEADERS, 1L))
@@ -471,9 +625,26 @@ static int make_transfer(struct http *h, struct transfer *t, bool verbose)
 	return 0;
 }
 
+static void on_warning(const char *text)
+{
+	log_warn("%s", text);
+}
+
+int http_credentials(struct transport *t)
+{
+	struct http *h = (struct http *)t;
+
+	return s3_background(h->s3, h->renewed);
+}
+
+void http_reload(struct transport *t)
+{
+	s3_reload(((struct http *)t)->s3);
+}
+
 struct transport *http_new(struct loop *loop, const struct http_options *opt)
 {
-	static const char *const schemes[] = { "https", "http", NULL };
+	static const char *const schemes[] = { "https", "http", "s3", NULL };
 	unsigned int i, n = fetch_transfers(opt->connections);
 	struct http *h = calloc(1, sizeof(*h));
 
@@ -483,16 +654,22 @@ struct transport *http_new(struct loop *loop, const struct http_options *opt)
 		return NULL;
 	}
 	h->transport.schemes = schemes;
+	h->transport.hedge = true;
 	h->transport.start = http_start;
 	h->transport.abort = http_abort;
 	h->loop = loop;
 	h->timer = loop_timer(loop, on_timer, h);
 	h->multi = curl_multi_init();
 	h->pool = calloc(n, sizeof(*h->pool));
+	h->renewed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	TAILQ_INIT(&h->idle);
+	TAILQ_INIT(&h->parked);
 	if (opt->cafile && read_authorities(h, opt->cafile))
 		goto fail;
-	if (h->timer < 0 || !h->multi || !h->pool)
+	if (h->timer < 0 || !h->multi || !h->pool || h->renewed < 0 ||
+	    loop_watch(loop, h->renewed, EPOLLIN, on_renewed, h) ||
+	    s3_open(&h->s3, on_warning,
+		    h->authorities.data ? &h->authorities : NULL, NULL))
 		goto nomem;
 #define set(option, value) curl_multi_setopt(h->multi, CURLMOPT_##option, value)
 	if (set(SOCKETFUNCTION, watch) || set(SOCKETDATA, h) ||
@@ -504,6 +681,7 @@ struct transport *http_new(struct loop *loop, const struct http_options *opt)
 #undef set
 	for (i = 0; i < n; i++) {
 		h->transfers++;
+		h->pool[i].http = h;
 		if (make_transfer(h, &h->pool[i], opt->verbose))
 			goto nomem;
 		TAILQ_INSERT_TAIL(&h->idle, &h->pool[i], link);
@@ -521,6 +699,7 @@ void http_free(struct transport *t)
 	struct http *h = (struct http *)t;
 	unsigned int i;
 
+	s3_close(h->s3);
 	for (i = 0; h->pool && i < h->transfers; i++)
 		curl_easy_cleanup(h->pool[i].easy);
 	if (h->multi)
@@ -528,6 +707,10 @@ void http_free(struct transport *t)
 	if (h->timer >= 0) {
 		loop_unwatch(h->loop, h->timer);
 		close(h->timer);
+	}
+	if (h->renewed >= 0) {
+		loop_unwatch(h->loop, h->renewed);
+		close(h->renewed);
 	}
 	free(h->authorities.data);
 	free(h->pool);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Ranges of http:// and https:// objects, by libcurl's multi interface.
+ * Ranges of http://, https:// and s3:// objects, by libcurl's multi interface.
  */
 #ifndef LF_HTTP_H
 #define LF_HTTP_H
 
 #include "fetch.h"
+#include "s3.h"
 
 /**
  * struct http_options
@@ -26,6 +27,17 @@ struct http_options {
  * Return: NULL after an error that was logged.
  */
 struct transport *http_new(struct loop *loop, const struct http_options *opt);
+
+/**
+ * http_credentials - from now on credentials for s3:// are renewed
+ *
+ * By a thread, which inherits what its creator may do.
+ * Return: 0 or a negative errno
+ */
+int http_credentials(struct transport *t);
+
+/* http_reload - read again where credentials come from */
+void http_reload(struct transport *t);
 
 /* http_free - after fetch_free() */
 void http_free(struct transport *t);

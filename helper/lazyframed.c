@@ -6,7 +6,8 @@
  * this process may be killed and started again at any moment. It may have to
  * work while the system has no memory left to give, and no disk to read from but
  * the one that it serves: so all its own memory is taken and locked at the
- * start, and no file is opened later but those that layers name.
+ * start, and no file is opened later but those that layers name, and, by a
+ * thread that nobody waits for, those with credentials.
  */
 #include <getopt.h>
 #include <linux/capability.h>
@@ -74,6 +75,7 @@ static const char usage_text[] =
 "  --gap-max BYTES       unwanted bytes to read over within a range (0)\n"
 "  --connect-timeout S   seconds to look up a name, connect, start TLS (5)\n"
 "  --stall-timeout S     seconds without a byte that end an attempt (10)\n"
+"  --hedge PERCENT       ranges that may be asked for twice when late (5)\n"
 "  --cafile FILE         certificate authorities for https, PEM\n"
 "                        (" CAFILE ")\n"
 "  --verbose             log each range\n"
@@ -114,7 +116,7 @@ static void bad_number(const char *name, const char *text, u64 min, u64 max)
 static void parse_options(struct options *opt, int argc, char **argv)
 {
 	enum { DEVICE, WAIT, REPLACE, CONNECTIONS, RANGE_MAX, GAP_MAX, CONNECT, STALL,
-	       CAFILE_OPTION, VERBOSE, VERSION, HELP };
+	       HEDGE, CAFILE_OPTION, VERBOSE, VERSION, HELP };
 	static const struct option options[] = {
 		[DEVICE] = { "device", required_argument, NULL, 0 },
 		[WAIT] = { "wait", no_argument, NULL, 0 },
@@ -124,6 +126,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		[GAP_MAX] = { "gap-max", required_argument, NULL, 0 },
 		[CONNECT] = { "connect-timeout", required_argument, NULL, 0 },
 		[STALL] = { "stall-timeout", required_argument, NULL, 0 },
+		[HEDGE] = { "hedge", required_argument, NULL, 0 },
 		[CAFILE_OPTION] = { "cafile", required_argument, NULL, 0 },
 		[VERBOSE] = { "verbose", no_argument, NULL, 0 },
 		[VERSION] = { "version", no_argument, NULL, 0 },
@@ -138,6 +141,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		[GAP_MAX] = { 0, 16 << 20, 1 },
 		[CONNECT] = { 1, 3600, NSEC_PER_SEC },
 		[STALL] = { 1, 3600, NSEC_PER_SEC },
+		[HEDGE] = { 0, 100, 1 },
 	};
 	u64 n = 0;
 	int i, c;
@@ -174,6 +178,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 			break;
 		case STALL:
 			opt->fetch.stall_ns = n;
+			break;
+		case HEDGE:
+			opt->fetch.hedge = n;
 			break;
 		case CAFILE_OPTION:
 			opt->cafile = optarg;
@@ -293,6 +300,11 @@ static void on_signal(void *arg, int fd, u32 events)
 	(void)events;
 	if (read(fd, &info, sizeof(info)) != sizeof(info))
 		return;
+	if (info.ssi_signo == SIGHUP) {
+		log_info("reading credentials again");
+		http_reload(d->http);
+		return;
+	}
 	log_info("stopping: %s", strsignal(info.ssi_signo));
 	d->stop = true;
 }
@@ -304,9 +316,9 @@ static void on_tick(void *arg, int fd, u32 events)
 
 	(void)events;
 	notify("WATCHDOG=1\n"
-	       "STATUS=%u requests open, %u ranges in flight; %llu requests, %llu ranges, %llu MiB, %llu retries, %llu failures so far",
-	       s->open, s->running, (unsigned long long)s->requests,
-	       (unsigned long long)s->ranges,
+	       "STATUS=%u requests open, %u ranges in flight, %u servers do not answer; %llu requests, %llu ranges (%llu second ones), %llu MiB, %llu retries, %llu failures so far",
+	       s->open, s->running, fetch_down(d->fetch), (unsigned long long)s->requests,
+	       (unsigned long long)s->ranges, (unsigned long long)s->hedges,
 	       (unsigned long long)s->bytes >> 20,
 	       (unsigned long long)s->retries, (unsigned long long)s->failed);
 	timer_set(fd, now_ns() + d->tick);
@@ -334,7 +346,8 @@ static int open_channel(struct daemon *d)
 		told = true;
 		/* The module has no event for this. A signal ends it at once. */
 		usleep(BUSY_POLL_MS * 1000);
-		if (read(d->signals, &info, sizeof(info)) == sizeof(info))
+		if (read(d->signals, &info, sizeof(info)) == sizeof(info) &&
+		    info.ssi_signo != SIGHUP)
 			return err;
 	}
 	return err;
@@ -345,8 +358,8 @@ static int block_signals(void)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -431,6 +444,7 @@ int main(int argc, char **argv)
 				.range_max = 8 << 20,
 				.stall_ns = 10 * NSEC_PER_SEC,
 				.connect_ns = 5 * NSEC_PER_SEC,
+				.hedge = 5,
 			},
 		},
 		.channel.fd = -1,
@@ -464,6 +478,11 @@ int main(int argc, char **argv)
 	}
 	if (!watch_all(&d))
 		goto out;
+	err = http_credentials(d.http);
+	if (err) {
+		log_err("cannot start a thread: %s", strerror(-err));
+		goto out;
+	}
 	log_info("attached to %s, session %llu", d.opt.device,
 		 (unsigned long long)d.channel.generation);
 	notify("READY=1\nSTATUS=attached");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,6 +15,9 @@
 
 /* A pipe that is ready for writing takes this much without waiting. */
 #define LINE_BYTES	1024
+
+/* Held for no longer than a write that does not wait. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct {
 	bool verbose;
@@ -95,13 +99,14 @@ void log_line(int priority, const char *fmt, ...)
 
 	if (priority == LOG_DEBUG && !state.verbose)
 		return;
+	pthread_mutex_lock(&lock);
 	if (second != state.second) {
 		state.second = second;
 		state.lines = 0;
 	}
 	if (!state.verbose && ++state.lines > LOG_BURST) {
 		state.dropped++;
-		return;
+		goto out;
 	}
 	if (state.dropped)
 		report_dropped("%lu log lines were dropped", state.dropped);
@@ -110,5 +115,7 @@ void log_line(int priority, const char *fmt, ...)
 	va_end(ap);
 	if (!put_line(line, len))
 		state.dropped++;
+out:
+	pthread_mutex_unlock(&lock);
 	errno = saved;
 }

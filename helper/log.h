@@ -16,7 +16,7 @@
 void log_init(int verbose);
 
 /**
- * log_line - one line, at most 1023 bytes
+ * log_line - one line, at most 1023 bytes; from any thread
  * @priority: LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG
  * @fmt: no newline
  */

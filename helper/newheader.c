@@ -278,8 +278,11 @@ int newheader_store(const struct newheader *h, struct error *e)
 	result->header_bytes = bytes;
 	if (!h->n->dry_run)
 		err = h->ops->put(result->header_url, data, bytes, ~0ULL, e);
-	/* It may be there all the same: nothing that it names will be. */
-	if (err)
+	/*
+	 * It may be there all the same: nothing that it names will be. What was
+	 * there before is somebody else's.
+	 */
+	if (err && err != -EEXIST)
 		h->ops->delete(result->header_url, NULL);
 out:
 	free(data);

@@ -671,7 +671,7 @@ static int find_destination(struct writer *w, struct error *e)
 		err = -EINVAL;
 	else if (!w->ops->put)
 		err = error_set(e, -EROFS,
-				"%s: %s:// can only be read; store below file:/// and copy the objects",
+				"%s: %s:// can only be read; store below file:/// or s3://",
 				url, w->ops->scheme);
 	else
 		err = w->ops->writable(url, e);
@@ -823,9 +823,11 @@ static int finish_data(struct writer *w, struct error *e)
 		return 0;
 	/* Whatever comes of it, it is not ours to abort any more. */
 	w->put = NULL;
-	w->committed = true;
-	return w->ops->put_commit(put, w->cbytes, w->raw ? ~0ULL : w->ubytes,
-				  e);
+	err = w->ops->put_commit(put, w->cbytes, w->raw ? ~0ULL : w->ubytes,
+				 e);
+	/* What was there before is not ours to delete. */
+	w->committed = err != -EEXIST;
+	return err;
 }
 
 static int store_header(struct writer *w, struct error *e)

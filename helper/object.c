@@ -12,6 +12,7 @@ static const struct {
 	{ "file://", &object_file_ops },
 	{ "http://", &object_http_ops },
 	{ "https://", &object_http_ops },
+	{ "s3://", &object_s3_ops },
 };
 
 const struct object_ops *object_ops(const char *url, struct error *e)
@@ -28,7 +29,7 @@ const struct object_ops *object_ops(const char *url, struct error *e)
 			  url);
 	else
 		error_set(e, -EPROTONOSUPPORT,
-			  "%s: unknown kind of URL; known are file://, http:// and https://",
+			  "%s: unknown kind of URL; known are file://, http://, https:// and s3://",
 			  url);
 	return NULL;
 }

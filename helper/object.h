@@ -56,18 +56,20 @@ struct object_put;
  * All take full URLs, return 0 or a negative errno, and set the error's text.
  * -ENOENT: no such object. put() and put_commit() make the whole object visible at
  * once or not at all; nothing half-written is ever visible under its name.
+ * -EEXIST: there is an object of this name, which is left as it is.
  *
- * @scheme: "file", "http"
+ * @scheme: "file", "http", "s3"
  * @writable: can objects be put below this URL? Changes nothing; a later put
  *	      may fail all the same.
  * @stat: size, metadata
  * @get_range: exactly @len bytes or an error
  * @put: a small object in one go, with "uncompressed-size" unless @ubytes is ~0
- * @put_begin: start a big object that arrives in parts, in any order, from any thread
- * @put_part: @off and @len of one part; parts do not overlap
+ * @put_begin: start a big object that arrives in parts, one behind the other, from
+ *	       one thread
+ * @put_part: @off and @len of one part
  * @put_commit: all parts are in: @bytes in total
  * @put_abort: forget it; allowed at any time between begin and commit
- * @delete: -ENOENT where there is none
+ * @delete: -ENOENT where there is none, or 0 where the store does not tell
  * @list: all objects two levels below @url, in any order, but for those with a
  *	  name or directory that begins with a dot
  * A store that is read-only leaves the put functions NULL; one that cannot be
@@ -95,6 +97,7 @@ struct object_ops {
 
 extern const struct object_ops object_file_ops;
 extern const struct object_ops object_http_ops;
+extern const struct object_ops object_s3_ops;
 
 /**
  * object_ops - the ops for a URL; NULL with the error set where there are none

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Objects behind http:// and https://, read-only, one request at a time. The
- * daemon's reader is another one: it has deadlines and many ranges in flight.
+ * Objects behind http://, https:// and s3://, read-only, one request at a time.
+ * The daemon's reader is another one: it has deadlines and many ranges in flight.
  */
-#include "object.h"
+#include "object_s3.h"
 
 #include <ctype.h>
 #include <curl/curl.h>
@@ -15,6 +15,8 @@
 #define ATTEMPTS	4
 #define BACKOFF_MS	200	/* doubled each time */
 #define IDLE		16	/* connections kept for the next request */
+/* Of the body of an answer that refuses, enough to find its code in. */
+#define REFUSAL_BYTES	2048
 
 /**
  * struct reply - what a server answered
@@ -24,6 +26,8 @@
  * @status: of the last header block (redirects have blocks of their own)
  * @has_range: @first, @last and @total are what Content-Range says
  * @total: ~0 where the server does not tell
+ * @refusal: what an answer that is not the object says
+ * @date: its Date header
  */
 struct reply {
 	u8 *buf;
@@ -38,6 +42,9 @@ struct reply {
 	bool has_ubytes;
 	u64 ubytes;
 	char validator[256];
+	char refusal[REFUSAL_BYTES];
+	size_t refused;
+	char date[64];
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -49,7 +56,7 @@ static void init(void)
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-static CURL *handle_take(void)
+void *handle_take(void)
 {
 	CURL *curl = NULL;
 	int i;
@@ -68,7 +75,7 @@ static CURL *handle_take(void)
 	return curl;
 }
 
-static void handle_give(CURL *curl)
+void handle_give(CURL *curl)
 {
 	int i;
 
@@ -167,6 +174,8 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 		r->has_ubytes = false;
 		r->validator[0] = 0;
 		r->got = 0;
+		r->refused = 0;
+		r->date[0] = 0;
 		return size * n;
 	}
 	v = header_value(line, "content-range");
@@ -175,6 +184,9 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 	v = header_value(line, "etag");
 	if (v)
 		parse_etag(r, v);
+	v = header_value(line, "date");
+	if (v)
+		snprintf(r->date, sizeof(r->date), "%s", v);
 	v = header_value(line, "x-amz-meta-uncompressed-size");
 	if (!v)
 		v = header_value(line, "x-goog-meta-uncompressed-size");
@@ -188,9 +200,15 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 	struct reply *r = arg;
 	size_t len = size * n;
 
-	/* The body of a redirect or an error is nobody's. */
-	if (r->status != 200 && r->status != 206)
+	/* The body of a redirect or an error is for people, if at all. */
+	if (r->status != 200 && r->status != 206) {
+		size_t room = sizeof(r->refusal) - 1 - r->refused;
+
+		memcpy(r->refusal + r->refused, data, len < room ? len : room);
+		r->refused += len < room ? len : room;
+		r->refusal[r->refused] = 0;
 		return len;
+	}
 	if (len > r->room - r->got) {
 		r->overflow = true;
 		return 0;
@@ -242,6 +260,31 @@ static bool worth_a_retry(long status)
 	return status == 408 || status == 429 || status >= 500;
 }
 
+static bool is_s3(const char *url)
+{
+	return !strncmp(url, S3_SCHEME, strlen(S3_SCHEME));
+}
+
+/* Each attempt has a signature of its own. */
+static int sign(CURL *curl, const char *url, const char *method,
+		struct s3_signed *sig, struct error *e)
+{
+	struct s3_call call = { .method = method, .url = url };
+	int err = object_s3_sign(&call, sig, e);
+
+	if (err) {
+		error_prefix(e, "%s", url);
+		return err;
+	}
+	curl_easy_setopt(curl, CURLOPT_URL, sig->url);
+	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, sig->header);
+	curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
+	curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
+	if (aws_ca_bundle())
+		curl_easy_setopt(curl, CURLOPT_CAINFO, aws_ca_bundle());
+	return 0;
+}
+
 /*
  * One request. @range: "first-last", or NULL for a HEAD.
  *
@@ -252,13 +295,22 @@ static int attempt(const char *url, const char *range, struct reply *r,
 		   u64 *length, struct error *e)
 {
 	char detail[CURL_ERROR_SIZE] = "";
+	struct s3_signed sig = { };
 	curl_off_t bytes = -1;
 	CURL *curl = handle_take();
+	bool again = false;
 	CURLcode rc;
+	int err;
 
 	if (!curl)
 		return error_set(e, -ENOMEM, "out of memory");
 	set_options(curl, url, r, detail);
+	err = is_s3(url) ? sign(curl, url, range ? "GET" : "HEAD", &sig, e) : 0;
+	if (err) {
+		s3_signed_free(&sig);
+		handle_give(curl);
+		return err;
+	}
 	if (range)
 		curl_easy_setopt(curl, CURLOPT_RANGE, range);
 	else
@@ -267,6 +319,9 @@ static int attempt(const char *url, const char *range, struct reply *r,
 	curl_easy_getinfo(curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &bytes);
 	*length = bytes < 0 ? ~0ULL : (u64)bytes;
 	handle_give(curl);
+	if (sig.url && !rc)
+		again = object_s3_answer(&sig, r->status, r->refusal, r->date);
+	s3_signed_free(&sig);
 
 	if (rc == CURLE_URL_MALFORMAT || rc == CURLE_UNSUPPORTED_PROTOCOL)
 		return error_set(e, -EINVAL, "%s: %s", url, *detail ? detail :
@@ -282,7 +337,7 @@ static int attempt(const char *url, const char *range, struct reply *r,
 			  curl_easy_strerror(rc));
 		return 1;
 	}
-	if (worth_a_retry(r->status)) {
+	if (worth_a_retry(r->status) || again) {
 		error_set(e, -EIO, "%s: the server says %ld", url, r->status);
 		return 1;
 	}
@@ -336,6 +391,20 @@ static int request(const char *url, const char *range, u64 off, void *buf,
 	return -EIO;
 }
 
+static int refused(const char *url, const struct reply *r, struct error *e)
+{
+	char *code, why[128] = "";
+
+	if (is_s3(url) && r->refused) {
+		strcpy(why, ": ");
+		s3_answer(r->refusal, &code, why + 2, sizeof(why) - 2);
+		free(code);
+	}
+	return error_set(e, status_error(r->status), "%s: %s%ld%s", url,
+			 r->status == 404 ? "no such object, the server says " :
+					    "the server says ", r->status, why);
+}
+
 static int http_get_range(const char *url, u64 off, void *buf, size_t len,
 			  struct error *e)
 {
@@ -353,9 +422,7 @@ static int http_get_range(const char *url, u64 off, void *buf, size_t len,
 		return err;
 	if (r.status == 200 || r.status == 206)
 		return 0;
-	return error_set(e, status_error(r.status),
-			 "%s: bytes %s: the server says %ld",
-			 url, range, r.status);
+	return refused(url, &r, e);
 }
 
 /*
@@ -403,9 +470,7 @@ found:
 	return 0;
 
 refused:
-	return error_set(e, status_error(r.status), "%s: %s%ld", url,
-			 r.status == 404 ? "no such object, the server says " :
-					   "the server says ", r.status);
+	return refused(url, &r, e);
 }
 
 const struct object_ops object_http_ops = {

@@ -47,6 +47,33 @@ void sha256_free(struct sha256 *sha)
 		gcry_md_close(handle(sha));
 }
 
+static int hash(unsigned int flags, const gcry_buffer_t *part, int parts,
+		u8 sum[SHA256_BYTES])
+{
+	pthread_once(&once, init);
+	return gcry_md_hash_buffers(GCRY_MD_SHA256, flags, sum, part, parts) ?
+		-ENOMEM : 0;
+}
+
+int sha256_of(const void *data, size_t bytes, u8 sum[SHA256_BYTES])
+{
+	gcry_buffer_t part = { .len = bytes, .data = (void *)data };
+
+	return hash(0, &part, 1, sum);
+}
+
+int sha256_hmac(const void *key, size_t key_bytes, const void *data,
+		size_t bytes, u8 mac[SHA256_BYTES])
+{
+	/* With this flag, the first part is the key. */
+	gcry_buffer_t part[2] = {
+		{ .len = key_bytes, .data = (void *)key },
+		{ .len = bytes, .data = (void *)data },
+	};
+
+	return hash(GCRY_MD_FLAG_HMAC, part, 2, mac);
+}
+
 void sha256_text(const u8 sum[SHA256_BYTES], char text[SHA256_TEXT])
 {
 	size_t i;

@@ -17,6 +17,12 @@ void sha256_add(struct sha256 *sha, const void *data, size_t bytes);
 void sha256_get(struct sha256 *sha, u8 sum[SHA256_BYTES]);
 void sha256_free(struct sha256 *sha);
 
+/* All at once; -ENOMEM where the library has no memory. */
+int sha256_of(const void *data, size_t bytes, u8 sum[SHA256_BYTES]);
+/* HMAC-SHA256 (RFC 2104) */
+int sha256_hmac(const void *key, size_t key_bytes, const void *data,
+		size_t bytes, u8 mac[SHA256_BYTES]);
+
 void sha256_text(const u8 sum[SHA256_BYTES], char text[SHA256_TEXT]);
 
 #endif

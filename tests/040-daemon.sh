@@ -38,12 +38,14 @@ PY
 until [ -S notify ]; do sleep 0.1; done
 
 check "options are checked" says 2 "from 1 to 64" lazyframed --connections 0
+check "a share is checked" says 2 "from 0 to 100" lazyframed --hedge 101
 check "a device that is not ours is named" \
 	says 1 "not a device of the lazyframe module" lazyframed --device /dev/null
 check "a missing device: how to get it" \
 	says 1 "modprobe lazyframe" lazyframed --device /dev/nothing
 
-NOTIFY_SOCKET=$PWD/notify WATCHDOG_USEC=2000000 lazyframed --verbose 2>first &
+# requests are counted below: none twice
+NOTIFY_SOCKET=$PWD/notify WATCHDOG_USEC=2000000 lazyframed --verbose --hedge 0 2>first &
 first=$!
 check "it attaches" ready first
 check "and says so" timeout 60 sh -c 'until grep -x READY=1 notified; do sleep 0.1; done'
@@ -78,6 +80,18 @@ for fault in "unavailable after=0" whole "short at=300000" "reset at=200000" \
 	check "right bytes after: $fault" same
 	check "it did happen" eval '[ -z "$(tell faults)" ]'
 done
+# a server that does not answer: the status and the log tell
+fresh "$http$object"
+tell "fault drop path=${object%/*}/img.zstd count=0" >fault
+same &
+reader=$!
+status_is() { timeout 60 sh -c "until tail -n 1 notified | grep ' $1 servers do not answer'; do sleep 0.1; done"; }
+check "a server that is away shows in the status" status_is 1
+tell clear
+check "and is no error when it comes back" wait $reader
+check "which shows, too" status_is 0
+check "the log tells when it went" [ "$(grep -c "http://.* does not answer, 5 attempts" first)" = 1 ]
+check "and when it came back" [ "$(grep -c "http://.* answers again" first)" = 1 ]
 # an error and nothing else, at once, and the next attach is fine
 for fault in "status code=404" etag; do
 	fresh "$http$object"

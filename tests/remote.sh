@@ -6,7 +6,8 @@
 #	nginx_start		nginx on $nginx (a URL) serves $images/store and
 #				/foreign; its log is read by "requests"
 #	server_start		tests/server does the same on $server
-#	helper_start [OPTION]	lazyframed, attached; log in $tap_dir/helper.log
+#	helper_start [OPTION]	lazyframed, attached; log in $tap_dir/helper.log;
+#				as requests are counted, it asks for nothing twice
 #	attach NAME URL [OPTION]	detach NAME
 #	fresh NAME URL [OPTION]	detached and attached: nothing in memory
 #	same NAME IMAGE [dd option]...	the device has IMAGE's bytes, then zeros
@@ -89,7 +90,7 @@ url_of() { cat "$images/$1"; }
 helper_pid=
 helper_start()
 {
-	lazyframed --verbose "$@" >>"$tap_dir/helper.log" 2>&1 &
+	lazyframed --verbose --hedge 0 "$@" >>"$tap_dir/helper.log" 2>&1 &
 	helper_pid=$!
 	until_true helper_is 1
 }

@@ -163,6 +163,7 @@ void rig_up(struct rig *rig)
 	}
 	strcpy(rig->dir, "/tmp/lazyframe-rig.XXXXXX");
 	must(mkdtemp(rig->dir), "mkdtemp");
+	setenv("HOME", rig->dir, 1);
 	snprintf(path, sizeof(path), "%s/object", rig->dir);
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	must(fd >= 0 && write(fd, rig->object, OBJECT_BYTES) == OBJECT_BYTES,
@@ -184,6 +185,7 @@ void rig_go(struct rig *rig)
 	rig->http = http_new(&rig->loop, &http);
 	rig->file = file_new(&rig->loop, rig->options.connections);
 	must(rig->http && rig->file, "transports");
+	must(!http_credentials(rig->http), "credentials");
 	rig->options.transport[0] = rig->http;
 	rig->options.transport[1] = rig->file;
 	rig->fetch = fetch_new(&rig->loop, &rig->sink, TAGS, &rig->options);

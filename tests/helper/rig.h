@@ -12,7 +12,7 @@
 #include "../../helper/fetch.h"
 
 #define TAGS		256
-#define LAYERS		8
+#define LAYERS		16
 #define OBJECT_BYTES	(12 << 20)
 #define FRAME		(128 << 10)
 #define KEPT		4096

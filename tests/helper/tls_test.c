@@ -37,6 +37,7 @@ static const char setup[] =
 FIXTURE(tls) {
 	struct rig *rig;
 	pid_t nginx;
+	int port;
 };
 
 FIXTURE_VARIANT(tls) {
@@ -75,10 +76,34 @@ static bool answers(int port)
 	return ok;
 }
 
+static void nginx_start(struct rig *rig, pid_t *nginx, int port)
+{
+	char path[128];
+
+	*nginx = fork();
+	if (!*nginx) {
+		snprintf(path, sizeof(path), "%s/", rig->dir);
+		execl("/usr/sbin/nginx", "nginx", "-p", path, "-e", "error",
+		      "-c", "nginx.conf", NULL);
+		_exit(127);
+	}
+	while (!answers(port)) {
+		if (waitpid(*nginx, NULL, WNOHANG))
+			abort();
+		usleep(10000);
+	}
+}
+
+static void nginx_stop(pid_t nginx)
+{
+	kill(nginx, SIGTERM);
+	waitpid(nginx, NULL, 0);
+}
+
 FIXTURE_SETUP(tls)
 {
-	char command[4096], url[160], path[128];
-	int port = free_port();
+	char command[4096], url[160];
+	int port = self->port = free_port();
 
 	if (access("/usr/sbin/nginx", X_OK))
 		SKIP(return, "nginx is missing: run tests/setup");
@@ -87,17 +112,7 @@ FIXTURE_SETUP(tls)
 	snprintf(command, sizeof(command), setup, self->rig->dir, port,
 		 variant->protocol);
 	ASSERT_EQ(0, system(command));
-	self->nginx = fork();
-	if (!self->nginx) {
-		snprintf(path, sizeof(path), "%s/", self->rig->dir);
-		execl("/usr/sbin/nginx", "nginx", "-p", path, "-e", "error",
-		      "-c", "nginx.conf", NULL);
-		_exit(127);
-	}
-	while (!answers(port)) {
-		ASSERT_EQ(0, waitpid(self->nginx, NULL, WNOHANG));
-		usleep(10000);
-	}
+	nginx_start(self->rig, &self->nginx, port);
 	snprintf(url, sizeof(url), "https://127.0.0.1:%d/object", port);
 	rig_layer(self->rig, 1, url, OBJECT_BYTES, "");
 }
@@ -106,8 +121,7 @@ FIXTURE_TEARDOWN(tls)
 {
 	if (!self->rig)
 		return;
-	kill(self->nginx, SIGTERM);
-	waitpid(self->nginx, NULL, 0);
+	nginx_stop(self->nginx);
 	EXPECT_EQ(0, self->rig->wrong);
 	rig_down(self->rig);
 	free(self->rig);
@@ -175,6 +189,34 @@ TEST_F(tls, a_server_that_cannot_prove_its_name_gives_no_byte)
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(ETIMEDOUT, rig->tag[0].status);
 	EXPECT_EQ(0, rig->tag[0].have);
+}
+
+/* A certificate that is wrong now may be right on the next attempt. */
+TEST_F(tls, a_server_that_fails_at_tls_is_asked_again)
+{
+	struct rig *rig = self->rig;
+	char command[512], cafile[128];
+
+	snprintf(command, sizeof(command),
+		 "cd %s && sed 's/certificate cert; .* key;/certificate other; ssl_certificate_key key2;/' nginx.conf >wrong && mv nginx.conf right && mv wrong nginx.conf",
+		 rig->dir);
+	ASSERT_EQ(0, system(command));
+	nginx_stop(self->nginx);
+	nginx_start(rig, &self->nginx, self->port);
+	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
+	rig->cafile = cafile;
+	rig_go(rig);
+	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
+	while (fetch_stats(rig->fetch)->retries < 2)
+		ASSERT_EQ(0, rig_turn(rig));
+	EXPECT_EQ(0, rig->tag[0].have);
+	snprintf(command, sizeof(command), "cd %s && mv right nginx.conf",
+		 rig->dir);
+	ASSERT_EQ(0, system(command));
+	nginx_stop(self->nginx);
+	nginx_start(rig, &self->nginx, self->port);
+	ASSERT_EQ(0, rig_run(rig));
+	EXPECT_EQ(0, rig->tag[0].status);
 }
 
 TEST_F(tls, no_authorities_no_trust)

@@ -448,6 +448,27 @@ static void make_mapping(void)
 	save(&w);
 }
 
+static void make_text(void)
+{
+	static const char *const texts[] = {
+		"<Error><Code>A &amp; B&#x2c;</Code><Region>c</Region></Error>",
+		"<?xml?><a><K>1</K><K b='c'>2</K><K/></a>",
+		"{\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"s\",\"Token\":\"t\",\"Expiration\":\"2026-11-23T10:00:00.5Z\"}",
+		"<AccessKeyId>A</AccessKeyId><SecretAccessKey>s</SecretAccessKey><Expiration>2026-11-23T10:00:00Z</Expiration>",
+		"# x\n[default]\nK = 1\n[profile a]\ns3 =\n K=2\n;\n",
+		"bucket/an object%20(1)+%C3%A4",
+	};
+	size_t i;
+
+	begin("text");
+	for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		struct wire w = {0};
+
+		wire_put(&w, texts[i], strlen(texts[i]));
+		save(&w);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -465,5 +486,6 @@ int main(int argc, char **argv)
 	make_header();
 	make_fill();
 	make_mapping();
+	make_text();
 	return 0;
 }

@@ -51,8 +51,9 @@ def recorded():
 
 def day(sessions, rng):
     """[(first block, blocks)] of so many of them, some kinds often, with a
-    backup now and then. Blocks that nobody reads have no number."""
+    third of a backup now and then. Blocks that nobody reads have no number."""
     kinds = recorded()
+    del kinds[SCAN][len(kinds[SCAN]) // 3:]
     number = {block: i for i, block in enumerate(sorted(
         {block for kind in kinds.values() for first, count in kind
          for block in range(first, first + count)}))}

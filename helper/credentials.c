@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "credentials.h"
+
+#include <json-c/json.h>
+#include <stdlib.h>
+
+#include "secret.h"
+#include "xml.h"
+
+/* What can stand in a header's line */
+static bool printable(const char *text)
+{
+	for (; *text; text++)
+		if (*text <= ' ' || *text == 0x7f)
+			return false;
+	return true;
+}
+
+static int check(const struct credentials *cred, struct error *e)
+{
+	if (!cred->access_key || !printable(cred->access_key) ||
+	    strchr(cred->access_key, '/'))
+		return error_set(e, -EINVAL,
+				 "the access key has characters that no access key has");
+	if (cred->token && !printable(cred->token))
+		return error_set(e, -EINVAL,
+				 "the session token has spaces or control characters");
+	return 0;
+}
+
+/* "2026-11-23T09:45:00Z", perhaps with a fraction of a second */
+static int set_end(struct credentials *cred, const char *text, time_t date,
+		   struct error *e)
+{
+	struct tm tm = { };
+	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+	time_t end;
+
+	if (rest && *rest == '.')
+		rest += 1 + strspn(rest + 1, "0123456789");
+	if (!rest || (strcmp(rest, "Z") && strcmp(rest, "+00:00")))
+		return error_set(e, -EPROTO,
+				 "the credentials' Expiration is no time in UTC");
+	end = timegm(&tm);
+	if (!date)
+		date = time(NULL);
+	/* What has ended is good for a second: the server shall judge. */
+	cred->seconds = end > date ? end - date : 1;
+	return 0;
+}
+
+static int copy(char **to, const char *text, struct error *e)
+{
+	*to = text && *text ? strdup(text) : NULL;
+	if (text && *text && !*to)
+		return error_set(e, -ENOMEM, "out of memory");
+	return 0;
+}
+
+static const char *json_text(struct json_object *json, const char *name)
+{
+	struct json_object *value;
+
+	if (!json_object_object_get_ex(json, name, &value) ||
+	    !json_object_is_type(value, json_type_string))
+		return NULL;
+	return json_object_get_string(value);
+}
+
+int credentials_json(const char *text, time_t date, struct credentials *cred,
+		     struct error *e)
+{
+	struct json_object *json = json_tokener_parse(text);
+	const char *code, *end;
+	int err;
+
+	memset(cred, 0, sizeof(*cred));
+	if (!json || !json_object_is_type(json, json_type_object)) {
+		err = error_set(e, -EPROTO, "the answer is not JSON");
+		goto out;
+	}
+	code = json_text(json, "Code");
+	if (code && strcmp(code, "Success")) {
+		err = error_set(e, -EACCES, "the answer's code is %.64s", code);
+		goto out;
+	}
+	err = copy(&cred->access_key, json_text(json, "AccessKeyId"), e);
+	if (!err)
+		err = copy(&cred->secret, json_text(json, "SecretAccessKey"),
+			   e);
+	if (!err)
+		err = copy(&cred->token, json_text(json, "Token"), e);
+	if (!err && (!cred->access_key || !cred->secret))
+		err = error_set(e, -EPROTO,
+				"the answer lacks AccessKeyId or SecretAccessKey");
+	end = json_text(json, "Expiration");
+	if (!err && end)
+		err = set_end(cred, end, date, e);
+	if (!err)
+		err = check(cred, e);
+out:
+	json_object_put(json);
+	if (err)
+		credentials_free(cred);
+	return err;
+}
+
+int credentials_xml(const char *text, time_t date, struct credentials *cred,
+		    struct error *e)
+{
+	char *end = xml_get(text, "Expiration", NULL);
+	int err = 0;
+
+	memset(cred, 0, sizeof(*cred));
+	cred->access_key = xml_get(text, "AccessKeyId", NULL);
+	cred->secret = xml_get(text, "SecretAccessKey", NULL);
+	cred->token = xml_get(text, "SessionToken", NULL);
+	if (!cred->access_key || !cred->secret)
+		err = error_set(e, -EPROTO,
+				"the answer lacks AccessKeyId or SecretAccessKey");
+	if (!err && end)
+		err = set_end(cred, end, date, e);
+	free(end);
+	if (!err)
+		err = check(cred, e);
+	if (err)
+		credentials_free(cred);
+	return err;
+}
+
+void credentials_free(struct credentials *cred)
+{
+	free(cred->access_key);
+	secret_free(cred->secret);
+	secret_free(cred->token);
+	memset(cred, 0, sizeof(*cred));
+}
+
+static int from_keys(const struct aws *aws, struct credentials *cred,
+		     struct error *e)
+{
+	int err;
+
+	err = copy(&cred->access_key, aws->access_key, e);
+	if (!err)
+		err = copy(&cred->secret, aws->secret, e);
+	if (!err)
+		err = copy(&cred->token, aws->token, e);
+	if (!err)
+		err = check(cred, e);
+	if (err)
+		error_prefix(e, "%s", aws->from ? aws->from : "keys");
+	return err;
+}
+
+int credentials_get(const struct aws *aws, const struct web *web,
+		    struct credentials *cred, struct error *e)
+{
+	int err;
+
+	memset(cred, 0, sizeof(*cred));
+	secret_hide();
+	switch (aws->source) {
+	case AWS_KEYS:
+		err = from_keys(aws, cred, e);
+		break;
+	case AWS_WEB_IDENTITY:
+		err = credentials_web_identity(aws, web, cred, e);
+		break;
+	case AWS_CONTAINER:
+		err = credentials_container(aws, web, cred, e);
+		break;
+	default:
+		err = credentials_instance(aws, web, cred, e);
+	}
+	if (err)
+		credentials_free(cred);
+	return err;
+}

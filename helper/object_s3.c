@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Objects of S3 and of what speaks like it: s3://bucket/key. Reading is that of
+ * object_http.c, with a signature; writing is in s3put.c.
+ */
+#include "object_s3.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "s3ask.h"
+#include "s3put.h"
+#include "xml.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct s3 *s3;	/* for the life of the process */
+
+/* Signing */
+
+static void on_warning(const char *text)
+{
+	fprintf(stderr, "lazyframe: warning: %s\n", text);
+}
+
+int object_s3_sign(const struct s3_call *call, struct s3_signed *sig,
+		   struct error *e)
+{
+	int err = 0;
+
+	memset(sig, 0, sizeof(*sig));
+	pthread_mutex_lock(&lock);
+	if (!s3)
+		err = s3_open(&s3, on_warning, NULL, e);
+	pthread_mutex_unlock(&lock);
+	return err ? err : s3_sign(s3, call, sig, e);
+}
+
+bool object_s3_answer(const struct s3_signed *sig, long status,
+		      const char *body, const char *date)
+{
+	bool again = false;
+	char *code, why[64];
+
+	if (status < 300) {
+		s3_accepted(s3, sig);
+	} else if (status == 400 || status == 401 || status == 403) {
+		s3_answer(body, &code, why, sizeof(why));
+		again = s3_refused(s3, sig, status, code, date);
+		free(code);
+	}
+	return again;
+}
+
+/* Reading */
+
+static int s3_stat(const char *url, struct object_info *info, struct error *e)
+{
+	return object_http_ops.stat(url, info, e);
+}
+
+static int s3_get_range(const char *url, u64 off, void *buf, size_t len,
+			struct error *e)
+{
+	return object_http_ops.get_range(url, off, buf, len, e);
+}
+
+/* Finding and deleting */
+
+/* s3://bucket, malloc()ed */
+static char *bucket_url(const char *url)
+{
+	return strndup(url, strlen(S3_SCHEME) +
+		       strcspn(url + strlen(S3_SCHEME), "/"));
+}
+
+static int s3_writable(const char *url, struct error *e)
+{
+	char *bucket = bucket_url(url);
+	struct s3_ask ask = { .call = { .method = "HEAD", .url = bucket } };
+	struct s3_reply reply = { };
+	int err;
+
+	if (!bucket)
+		return error_set(e, -ENOMEM, "out of memory");
+	err = s3_ask(&ask, &reply, e);
+	if (!err && reply.status == 404)
+		err = error_set(e, -ENOENT, "%s: no such bucket; make it first",
+				bucket);
+	/* Who may write need not be allowed to look. */
+	else if (!err && reply.status != 403)
+		err = s3_expect(&ask, &reply, e);
+	free(reply.body);
+	free(bucket);
+	return err;
+}
+
+static int s3_delete(const char *url, struct error *e)
+{
+	struct s3_ask ask = { .call = { .method = "DELETE", .url = url } };
+	struct s3_reply reply;
+	int err;
+
+	err = s3_ask(&ask, &reply, e);
+	if (!err)
+		err = s3_expect(&ask, &reply, e);
+	free(reply.body);
+	return err;
+}
+
+/* In place; what is no escape stays. */
+static void unescape(char *text)
+{
+	char *to = text;
+	unsigned int c;
+
+	while (*text) {
+		if (*text == '%' && sscanf(text + 1, "%2x", &c) == 1 && c) {
+			*to++ = c;
+			text += 3;
+		} else {
+			*to++ = *text++;
+		}
+	}
+	*to = 0;
+}
+
+/* "2026-11-23T09:45:00.000Z"; 0: in the future, or no time */
+static u64 age(const char *text, time_t now)
+{
+	struct tm tm = { };
+	time_t then;
+
+	if (!text || !strptime(text, "%Y-%m-%dT%H:%M:%S", &tm))
+		return 0;
+	then = timegm(&tm);
+	return then < now ? now - then : 0;
+}
+
+/* One <Contents>: <prefix><dir>/<name>, or of no interest. */
+static int list_one(const char *text, size_t prefix, bool escaped, time_t now,
+		    object_each *each, void *arg, struct error *e)
+{
+	char *key = xml_get(text, "Key", NULL);
+	char *size = xml_get(text, "Size", NULL);
+	char *date = xml_get(text, "LastModified", NULL), *slash, *dir;
+	struct object_entry entry;
+	int err = 0;
+
+	if (!key || !size)
+		goto out;
+	if (escaped)
+		unescape(key);
+	if (strlen(key) < prefix)
+		goto out;
+	dir = key + prefix;
+	slash = strchr(dir, '/');
+	if (!slash || slash == dir || !slash[1] || strchr(slash + 1, '/') ||
+	    *dir == '.' || slash[1] == '.')
+		goto out;
+	*slash = 0;
+	entry = (struct object_entry){
+		.dir = dir,
+		.name = slash + 1,
+		.bytes = strtoull(size, NULL, 10),
+		.age = age(date, now),
+	};
+	err = each(arg, &entry, e);
+out:
+	free(key);
+	free(size);
+	free(date);
+	return err;
+}
+
+/* @token: in: of this page, out: of the next; malloc()ed, or NULL */
+static int list_page(const char *bucket, const char *prefix, char **token,
+		     object_each *each, void *arg, struct error *e)
+{
+	char *escaped = s3_escape(prefix, ""), *query = NULL;
+	char *next = *token ? s3_escape(*token, "") : NULL;
+	char *item, *more, *encoding;
+	struct s3_ask ask = { .call = { .method = "GET", .url = bucket } };
+	struct s3_reply reply = { };
+	const char *at;
+	int err = -ENOMEM;
+
+	if (escaped && (next || !*token) &&
+	    asprintf(&query, "%s%s%sencoding-type=url&list-type=2&prefix=%s",
+		     next ? "continuation-token=" : "", next ? next : "",
+		     next ? "&" : "", escaped) >= 0) {
+		ask.call.query = query;
+		err = s3_ask(&ask, &reply, e);
+	} else {
+		query = NULL;
+		error_set(e, err, "out of memory");
+	}
+	if (!err)
+		err = s3_expect(&ask, &reply, e);
+	free(*token);
+	*token = NULL;
+	if (err)
+		goto out;
+	/* Not all that are asked to escape keys do so; those say it. */
+	encoding = xml_get(reply.body, "EncodingType", NULL);
+	at = reply.body;
+	while (!err && (item = xml_get(NULL, "Contents", &at))) {
+		err = list_one(item, strlen(prefix),
+			       encoding && !strcmp(encoding, "url"),
+			       reply.now ? reply.now : time(NULL), each, arg,
+			       e);
+		free(item);
+	}
+	more = xml_get(reply.body, "IsTruncated", NULL);
+	if (!err && more && !strcmp(more, "true")) {
+		*token = xml_get(reply.body, "NextContinuationToken", NULL);
+		/* To stop here would make layers look unused. */
+		if (!*token)
+			err = error_set(e, -EPROTO,
+					"%s: the listing breaks off", bucket);
+	}
+	free(more);
+	free(encoding);
+out:
+	free(reply.body);
+	free(query);
+	free(next);
+	free(escaped);
+	return err;
+}
+
+static int s3_list(const char *url, object_each *each, void *arg,
+		   struct error *e)
+{
+	char *bucket = bucket_url(url), *token = NULL, *prefix = NULL;
+	struct s3_url parsed;
+	size_t len;
+	int err;
+
+	err = s3_url_parse(url, &parsed, e);
+	if (err)
+		goto out;
+	unescape(parsed.key);
+	len = strlen(parsed.key);
+	while (len && parsed.key[len - 1] == '/')
+		len--;
+	if (!bucket || asprintf(&prefix, "%.*s%s", (int)len, parsed.key,
+				len ? "/" : "") < 0) {
+		prefix = NULL;
+		err = error_set(e, -ENOMEM, "out of memory");
+		goto out;
+	}
+	do {
+		err = list_page(bucket, prefix, &token, each, arg, e);
+	} while (!err && token);
+out:
+	free(token);
+	free(prefix);
+	free(bucket);
+	s3_url_free(&parsed);
+	return err;
+}
+
+const struct object_ops object_s3_ops = {
+	.scheme = "s3",
+	.writable = s3_writable,
+	.stat = s3_stat,
+	.get_range = s3_get_range,
+	.put = s3_put,
+	.put_begin = s3_put_begin,
+	.put_part = s3_put_part,
+	.put_commit = s3_put_commit,
+	.put_abort = s3_put_abort,
+	.delete = s3_delete,
+	.list = s3_list,
+};

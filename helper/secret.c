@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "secret.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_BYTES	(256 << 10)
+
+void secret_free(char *text)
+{
+	if (text)
+		explicit_bzero(text, strlen(text));
+	free(text);
+}
+
+void secret_hide(void)
+{
+	/* Cannot fail with this argument. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* Read by its end, not by its size: files of /proc and /sys have none. */
+static ssize_t read_all(int fd, char *text, size_t room)
+{
+	size_t have = 0;
+	ssize_t n;
+
+	while (have < room) {
+		n = read(fd, text + have, room - have);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		if (!n)
+			return have;
+		have += n;
+	}
+	errno = E2BIG;
+	return -1;
+}
+
+char *secret_read(const char *path, bool *shared)
+{
+	char *text = NULL, *small;
+	struct stat st;
+	ssize_t len;
+	int fd, err;
+
+	/* O_NONBLOCK: a FIFO must not keep open() waiting. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st))
+		goto fail;
+	errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+	if (!S_ISREG(st.st_mode))
+		goto fail;
+	text = malloc(MAX_BYTES);
+	len = text ? read_all(fd, text, MAX_BYTES) : -1;
+	if (len < 0)
+		goto fail;
+	close(fd);
+	while (len && isspace((unsigned char)text[len - 1]))
+		len--;
+	text[len] = 0;
+	if (shared)
+		*shared = st.st_mode & 0044;
+	small = realloc(text, len + 1);
+	return small ? small : text;
+fail:
+	err = errno;
+	free(text);
+	close(fd);
+	errno = err;
+	return NULL;
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "web.h"
+
+#include <stdlib.h>
+
+#include "secret.h"
+
+#define ATTEMPTS	3
+#define BACKOFF_MS	200	/* doubled each time */
+#define CONNECT_MS	2000L
+#define ALL_MS		10000L
+#define BODY_MAX	(256 << 10)
+
+/* Growing by realloc() would leave copies behind: the room is there at once. */
+struct body {
+	char *text;
+	size_t len;
+};
+
+static size_t on_body(char *data, size_t one, size_t len, void *arg)
+{
+	struct body *body = arg;
+
+	(void)one;
+	if (len > BODY_MAX - 1 - body->len)
+		return 0;
+	memcpy(body->text + body->len, data, len);
+	body->len += len;
+	body->text[body->len] = 0;
+	return len;
+}
+
+static int on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c,
+		       curl_off_t d)
+{
+	const struct web *web = arg;
+
+	(void)a;
+	(void)b;
+	(void)c;
+	(void)d;
+	return web->stop && atomic_load(web->stop);
+}
+
+/* Scheme, host and path: what may be shown */
+static int shown(const char *url)
+{
+	return strcspn(url, "?#");
+}
+
+static CURLcode perform(const struct web *web, const struct web_request *req,
+			struct curl_slist *headers, struct body *body,
+			CURL *curl, char *detail)
+{
+#define set(option, value) curl_easy_setopt(curl, CURLOPT_##option, value)
+	if (set(URL, req->url) || set(CUSTOMREQUEST, req->method) ||
+	    set(HTTPHEADER, headers) || set(ERRORBUFFER, detail) ||
+	    set(WRITEFUNCTION, on_body) || set(WRITEDATA, body) ||
+	    set(XFERINFOFUNCTION, on_progress) || set(XFERINFODATA, web) ||
+	    set(NOPROGRESS, 0L) || set(NOSIGNAL, 1L) ||
+	    set(PROTOCOLS_STR, "http,https") || set(FOLLOWLOCATION, 0L) ||
+	    set(CONNECTTIMEOUT_MS, CONNECT_MS) || set(TIMEOUT_MS, ALL_MS) ||
+	    set(USERAGENT, "lazyframe"))
+		return CURLE_OUT_OF_MEMORY;
+	if (req->body && (set(POSTFIELDS, req->body) ||
+			  set(CUSTOMREQUEST, req->method)))
+		return CURLE_OUT_OF_MEMORY;
+	if (req->direct && set(NOPROXY, "*"))
+		return CURLE_OUT_OF_MEMORY;
+	if (!web->authorities && aws_ca_bundle() &&
+	    set(CAINFO, aws_ca_bundle()))
+		return CURLE_OUT_OF_MEMORY;
+	if (web->authorities &&
+	    (set(CAINFO, NULL) || set(CAPATH, NULL) ||
+	     set(CAINFO_BLOB, web->authorities)))
+		return CURLE_OUT_OF_MEMORY;
+#undef set
+	return curl_easy_perform(curl);
+}
+
+static int attempt(const struct web *web, const struct web_request *req,
+		   struct curl_slist *headers, struct web_answer *answer,
+		   struct error *e)
+{
+	char detail[CURL_ERROR_SIZE] = "";
+	struct body body = { .text = malloc(BODY_MAX) };
+	CURL *curl = curl_easy_init();
+	struct curl_header *date;
+	CURLcode rc;
+
+	if (!curl || !body.text) {
+		curl_easy_cleanup(curl);
+		free(body.text);
+		return error_set(e, -ENOMEM, "out of memory");
+	}
+	body.text[0] = 0;
+	rc = perform(web, req, headers, &body, curl, detail);
+	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->status);
+	answer->date = 0;
+	if (!curl_easy_header(curl, "Date", 0, CURLH_HEADER, -1, &date))
+		answer->date = curl_getdate(date->value, NULL);
+	if (answer->date < 0)
+		answer->date = 0;
+	curl_easy_cleanup(curl);
+	if (!rc && answer->status < 500 && answer->status != 429) {
+		answer->body = body.text;
+		return 0;
+	}
+	secret_free(body.text);
+	if (rc)
+		return error_set(e, -EIO, "%.*s: %s", shown(req->url), req->url,
+				 *detail ? detail : curl_easy_strerror(rc));
+	return error_set(e, -EIO, "%.*s: the server says %ld", shown(req->url),
+			 req->url, answer->status);
+}
+
+static void pause_before(unsigned int try)
+{
+	unsigned int ms = BACKOFF_MS << (try - 1);
+	struct timespec ts = { ms / 1000, ms % 1000 * 1000000L };
+
+	nanosleep(&ts, NULL);
+}
+
+int web_ask(const struct web *web, const struct web_request *req,
+	    struct web_answer *answer, struct error *e)
+{
+	struct curl_slist *headers = NULL, *more;
+	const char *const *line;
+	unsigned int i;
+	int err = -EIO;
+
+	memset(answer, 0, sizeof(*answer));
+	for (line = req->header; line && *line; line++) {
+		more = curl_slist_append(headers, *line);
+		if (!more) {
+			curl_slist_free_all(headers);
+			return error_set(e, -ENOMEM, "out of memory");
+		}
+		headers = more;
+	}
+	for (i = 0; i < ATTEMPTS && err; i++) {
+		if (web->stop && atomic_load(web->stop))
+			break;
+		if (i)
+			pause_before(i);
+		err = attempt(web, req, headers, answer, e);
+		if (err == -ENOMEM)
+			break;
+	}
+	curl_slist_free_all(headers);
+	return err;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Small questions to the services that give credentials. They wait for the answer.
+ */
+#ifndef LF_WEB_H
+#define LF_WEB_H
+
+#include <curl/curl.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "aws.h"
+
+/**
+ * struct web - how to ask
+ * @authorities: to trust for https; NULL: aws_ca_bundle(), else the system's
+ * @stop: give up soon when this turns true; may be NULL
+ * @warn: see aws_load()
+ */
+struct web {
+	const struct curl_blob *authorities;
+	const atomic_bool *stop;
+	aws_warn *warn;
+};
+
+/**
+ * struct web_request
+ * @header: full lines, NULL at the end; may be NULL
+ * @body: of a POST; may be NULL
+ * @direct: never by way of a proxy: the service is beside us
+ */
+struct web_request {
+	const char *method;
+	const char *url;
+	const char *const *header;
+	const char *body;
+	bool direct;
+};
+
+/**
+ * struct web_answer
+ * @body: with a NUL behind it; secret_free()
+ * @date: what time it is there, 0 if it did not tell
+ */
+struct web_answer {
+	long status;
+	char *body;
+	time_t date;
+};
+
+/**
+ * web_ask - several attempts; 5xx and 429 are failures, other answers are not
+ *
+ * Neither query, headers nor bodies get into an error's text.
+ */
+int web_ask(const struct web *web, const struct web_request *req,
+	    struct web_answer *answer, struct error *e);
+
+#endif

@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# s3:// with a real store: Ceph's object gateway, which checks each signature.
+tests=$(cd "$(dirname "$0")/.." && pwd)
+. "$tests/tap.sh"
+. "$tests/s3.sh"
+. "$tests/rgw.sh"
+export PATH="${LAZYFRAME_BIN:-$tests/../helper}:$PATH"
+image_py="$tests/cli/image.py"
+fetch="$tests/../build/tests/lib/fetch-s3"
+cd "$tap_dir" || exit 1
+trap 'rgw_stop; rm -rf "$tap_dir"' EXIT
+
+if lacking=$(rgw_missing); then
+	echo "ok 1 a real store # SKIP $lacking: run tests/setup"
+	echo "1..1"
+	exit
+fi
+check "the daemon's fetcher builds" make -s -C "$tests" fetch-s3
+check "Ceph starts" rgw_start
+check "a user" rgw_user me AKIARGW 'rgw/secret+1'
+export AWS_ENDPOINT_URL_S3=$rgw
+s3_keys AKIARGW rgw/secret+1
+s3() { python3 "$tests/lib/s3.py" "$@"; }
+check "a bucket" s3 bucket images
+
+mkdir store
+python3 "$image_py" make bytes-1048577 image
+name="an image (1)+ä&=?#%25~'!.ext4"
+url=$(lazyframe build -q -f 64K -n "$name" image "file://$PWD/store")
+at=${url#"file://$PWD/store/"}
+uuid=${at%%/*}
+upload()
+{
+	local file size
+
+	for file in "store/$uuid"/an*; do
+		size=()
+		[ ! -e "$file.uncompressed-size" ] ||
+			size=("uncompressed-size=$(cat "$file.uncompressed-size")")
+		[[ $file = *-size ]] ||
+			s3 put images "dir/$uuid/$(basename "$file")" "$file" "${size[@]}" ||
+			return 1
+	done
+}
+check "objects, put by a client of its own" upload
+at=s3://images/dir/$at
+check "verify" lazyframe verify "$at"
+check "inspect" lazyframe inspect "$at"
+check "the daemon's fetcher: 12 MiB in ranges" "$fetch" "s3://images/an%20object+%27" \
+	"python3 $tests/lib/s3.py put images \"an object+'\""
+check "a wrong secret" says 1 "SignatureDoesNotMatch" \
+	env AWS_SECRET_ACCESS_KEY=no lazyframe verify "$at"
+check "an unknown key" says 1 "InvalidAccessKeyId" \
+	env AWS_ACCESS_KEY_ID=no lazyframe verify "$at"
+check "no such object" says 1 "the server says 404" lazyframe verify s3://images/none
+
+# Writing
+head -c 40M /dev/urandom >big
+truncate -s 5G big
+written()
+{
+	url=$(lazyframe build -q "$@" s3://images/new) && lazyframe verify -q "$url" &&
+		path=${url#s3://images/} && path=${path%.header} &&
+		path=$(s3 list images | grep -F "$(dirname "$path")/" | grep -v header) &&
+		s3 head images "$path" >head && cat head
+}
+check "build, in one request" written -n "$name" image
+ubytes() { lazyframe inspect --json "$url" | python3 -c "import json, sys
+print('uncompressed-size:', json.load(sys.stdin)['layers'][0]['uncompressed_size'])"; }
+check "uncompressed-size" grep -q "$(ubytes)" head
+check "build of 5 GiB, sparse, in parts" written big
+check "its uncompressed-size" grep -q "uncompressed-size: 41943040" head
+printf changed | dd of=big bs=1M seek=7 conv=notrunc status=none
+check "a child" written -p "$url" big
+check "an upload that is refused leaves nothing" eval '[ -z "$(s3 uploads images)" ]'
+gone=$(basename "$(dirname "$url")")
+s3 delete images "new/$gone/big.header"
+check "gc finds a layer without a header" eval 'lazyframe gc --min-age 0 s3://images/new >out
+	cat out; [ "$(cut -d" " -f1 out)" = "$gone" ]'
+url=$(lazyframe build -q -n "100%25 & more" image s3://images/new)
+gone=$(basename "$(dirname "$url")")
+s3 delete images "new/$gone/100%25 & more.header"
+check "gc --delete" eval 'lazyframe gc --min-age 0 --delete s3://images/new >out
+	cat out; grep -q "^$gone" out && ! s3 list images | grep "$gone"'
+rgw_user other AKIAOTHER other/secret
+check "somebody else's bucket" says 1 "AccessDenied" \
+	env AWS_ACCESS_KEY_ID=AKIAOTHER AWS_SECRET_ACCESS_KEY=other/secret lazyframe verify "$at"
+
+tap_end

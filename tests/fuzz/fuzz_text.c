@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What object stores and the services beside them answer, what stands in the
+ * files of their tools, and s3:// URLs. Input: the text.
+ */
+#include "../../helper/credentials.h"
+#include "../../helper/ini.h"
+#include "../../helper/s3.h"
+#include "../../helper/xml.h"
+#include "fuzz.h"
+
+static bool header_safe(const char *text)
+{
+	for (; text && *text; text++)
+		if (*text <= ' ' || *text == 0x7f)
+			return false;
+	return true;
+}
+
+static void check_credentials(int err, struct credentials *c)
+{
+	if (!err) {
+		MUST(c->access_key && c->secret);
+		MUST(header_safe(c->access_key) && header_safe(c->token));
+		MUST(!strchr(c->access_key, '/'));
+	}
+	credentials_free(c);
+}
+
+static void check_url(const char *text)
+{
+	struct s3_target target = { };
+	struct s3_url url;
+	const char *p;
+	char *full;
+
+	if (asprintf(&full, "s3://%s", text) < 0)
+		abort();
+	if (!s3_url_parse(full, &url, NULL)) {
+		for (p = url.key; *p; p++)
+			MUST(*p > ' ' && *p < 0x7f && !strchr("?#\"<>\\", *p));
+		MUST(!strpbrk(url.bucket, "/@:?#%"));
+		MUST(!s3_target(&url, "http://host", "region", S3_AUTO,
+				&target, NULL));
+		MUST(!strncmp(target.url, "http://host/", 12));
+		s3_target_free(&target);
+	}
+	s3_url_free(&url);
+	free(full);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+	static const char *const names[] = {
+		"Code", "Region", "UploadId", "K", "ETag",
+	};
+	char *text = malloc(bytes + 1), *value, why[40];
+	struct credentials c;
+	const char *at;
+	struct error e;
+	size_t i;
+
+	memcpy(text, data, bytes);
+	text[bytes] = 0;
+	for (i = 0; i < 5; i++) {
+		at = text;
+		while ((value = xml_get(NULL, names[i], &at))) {
+			MUST(strlen(value) <= bytes && at <= text + bytes);
+			free(value);
+		}
+		value = ini_get(text, "default", names[i]);
+		MUST(!value || strlen(value) <= bytes);
+		free(value);
+		free(ini_get(text, "profile a", "s3.K"));
+	}
+	s3_answer(text, &value, why, sizeof(why));
+	MUST(strlen(why) < sizeof(why));
+	free(value);
+	check_credentials(credentials_json(text, 0, &c, &e), &c);
+	check_credentials(credentials_xml(text, 0, &c, &e), &c);
+	check_url(text);
+	free(text);
+	return 0;
+}

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The daemon's fetcher against an S3 store that checks signatures, with
+ * credentials that end, are late, or never come.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../helper/http.h"
+#include "kselftest_harness.h"
+#include "rig.h"
+
+FIXTURE(s3) {
+	struct rig *rig;
+};
+
+/* What is not there is empty, which is as good as unset. */
+static void no_environment(void)
+{
+	static const char *const names[] = {
+		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+		"AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE",
+		"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL",
+		"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS",
+		"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",
+		"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN",
+		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+		"AWS_CONTAINER_CREDENTIALS_FULL_URI",
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+		"LAZYFRAME_S3_ADDRESSING",
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		unsetenv(names[i]);
+	setenv("AWS_EC2_METADATA_DISABLED", "true", 1);
+}
+
+FIXTURE_SETUP(s3)
+{
+	char from[96], to[96], server[512];
+	size_t len = strlen(SERVER) - strlen("server");
+
+	snprintf(server, sizeof(server), "%.*ss3-server", (int)len, SERVER);
+	setenv("LAZYFRAME_SERVER", server, 1);
+	no_environment();
+	self->rig = malloc(sizeof(*self->rig));
+	rig_up(self->rig);
+	snprintf(to, sizeof(to), "%s/bucket", self->rig->dir);
+	ASSERT_EQ(0, mkdir(to, 0700));
+	snprintf(from, sizeof(from), "%s/object", self->rig->dir);
+	snprintf(to, sizeof(to), "%s/bucket/an object+", self->rig->dir);
+	ASSERT_EQ(0, link(from, to));
+	rig_layer(self->rig, 1, "s3://bucket/an%20object+", OBJECT_BYTES, "");
+	setenv("AWS_ENDPOINT_URL", self->rig->url, 1);
+}
+
+FIXTURE_TEARDOWN(s3)
+{
+	EXPECT_EQ(0, self->rig->wrong);
+	rig_down(self->rig);
+	free(self->rig);
+}
+
+static void use_keys(struct rig *rig)
+{
+	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
+	rig_tell(rig, "key AKIA hush\n");
+}
+
+static void use_agent(struct rig *rig)
+{
+	char url[160];
+
+	snprintf(url, sizeof(url), "%s/agent", rig->url);
+	setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url, 1);
+	setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "agent-1", 1);
+}
+
+/* @n frames that are no neighbours, each to be a range of its own */
+static void post_frames(struct rig *rig, u32 n, u64 ms)
+{
+	u32 i;
+
+	for (i = 0; i < n; i++)
+		rig_post(rig, i, 1, 2ULL * i * FRAME, FRAME, 0, 0, ms);
+}
+
+/* How many of them ended with this status? */
+static u32 ended(const struct rig *rig, u32 n, int status)
+{
+	u32 i, count = 0;
+
+	for (i = 0; i < n; i++)
+		count += !rig->tag[i].open && rig->tag[i].status == status;
+	return count;
+}
+
+/* Lines of the server's log with this in them */
+static int lines(struct rig *rig, const char *what)
+{
+	int n = 0;
+	char *p;
+
+	rig_tell(rig, "log\n");
+	for (p = rig->text; (p = strstr(p, what)); p++)
+		n++;
+	return n;
+}
+
+static void on_timer(void *arg, int fd, u32 events)
+{
+	(void)arg;
+	(void)fd;
+	(void)events;
+}
+
+static void run_for(struct rig *rig, u64 ms)
+{
+	u64 until = now_ns() + ms * NSEC_PER_MSEC;
+	int timer = loop_timer(&rig->loop, on_timer, NULL);
+
+	/* A turn waits for an event: let there be one at the end. */
+	if (timer < 0)
+		abort();
+	timer_set(timer, until);
+	while (now_ns() < until)
+		rig_turn(rig);
+	loop_unwatch(&rig->loop, timer);
+	close(timer);
+}
+
+TEST_F(s3, ranges_are_signed)
+{
+	use_keys(self->rig);
+	rig_go(self->rig);
+	post_frames(self->rig, 40, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(40, ended(self->rig, 40, 0));
+	EXPECT_EQ(40, lines(self->rig, " 206 - AKIA"));
+	EXPECT_EQ(40, lines(self->rig, "GET "));
+}
+
+/* More than are asked for at once: by then, some have come. */
+TEST_F(s3, credentials_end_in_the_middle)
+{
+	use_agent(self->rig);
+	rig_tell(self->rig, "issue uses=10\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 40, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(40, ended(self->rig, 40, 0));
+	EXPECT_LE(4, lines(self->rig, "/agent"));
+	EXPECT_GE(6, lines(self->rig, "/agent"));
+	EXPECT_LE(3, lines(self->rig, "ExpiredToken"));
+}
+
+TEST_F(s3, credentials_are_renewed_before_their_end)
+{
+	int i;
+
+	use_agent(self->rig);
+	rig_tell(self->rig, "issue seconds=4\n");
+	rig_go(self->rig);
+	for (i = 0; i < 6; i++) {
+		post_frames(self->rig, 2, 20000);
+		ASSERT_EQ(0, rig_run(self->rig));
+		run_for(self->rig, 1000);
+	}
+	EXPECT_EQ(0, lines(self->rig, "ExpiredToken"));
+	EXPECT_EQ(12, lines(self->rig, " 206 "));
+	EXPECT_LE(2, lines(self->rig, "/agent"));
+	EXPECT_GE(4, lines(self->rig, "/agent"));
+}
+
+TEST_F(s3, a_clock_that_is_wrong)
+{
+	use_keys(self->rig);
+	rig_tell(self->rig, "clock 7200\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 20, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(20, ended(self->rig, 20, 0));
+	EXPECT_LE(1, lines(self->rig, "RequestTimeTooSkewed"));
+	EXPECT_GE(8, lines(self->rig, "RequestTimeTooSkewed"));
+}
+
+TEST_F(s3, refused_for_good)
+{
+	u64 start = now_ns();
+
+	use_keys(self->rig);
+	rig_tell(self->rig, "deny AccessDenied\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, EACCES));
+	EXPECT_EQ(4, lines(self->rig, "AccessDenied"));
+	EXPECT_GT(5 * NSEC_PER_SEC, now_ns() - start);
+}
+
+TEST_F(s3, the_wrong_region_is_final)
+{
+	setenv("AWS_REGION", "eu-west-1", 1);
+	use_keys(self->rig);
+	rig_go(self->rig);
+	post_frames(self->rig, 1, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(1, ended(self->rig, 1, EACCES));
+}
+
+TEST_F(s3, credentials_that_never_work)
+{
+	use_agent(self->rig);
+	rig_tell(self->rig, "issue uses=0\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, EACCES));
+	EXPECT_EQ(2, lines(self->rig, "/agent"));
+	/* Nor is the agent asked for each of the next ones. */
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, EACCES));
+	EXPECT_EQ(2, lines(self->rig, "/agent"));
+}
+
+TEST_F(s3, an_agent_that_comes_late)
+{
+	use_agent(self->rig);
+	rig_tell(self->rig, "fail agent 0\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 4, 30000);
+	run_for(self->rig, 2500);
+	EXPECT_EQ(4, self->rig->open);
+	EXPECT_EQ(0, lines(self->rig, "GET /bucket"));
+	rig_tell(self->rig, "fail agent -1\n");
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+}
+
+/* What was accepted once is not refused for good while the agent is away. */
+TEST_F(s3, an_agent_that_is_away_when_credentials_end)
+{
+	use_agent(self->rig);
+	rig_tell(self->rig, "issue uses=2\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 2, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	rig_tell(self->rig, "fail agent 0\nissue\n");
+	post_frames(self->rig, 4, 30000);
+	run_for(self->rig, 2500);
+	EXPECT_EQ(4, self->rig->open);
+	rig_tell(self->rig, "fail agent -1\n");
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+}
+
+TEST_F(s3, no_credentials_until_the_deadline)
+{
+	use_agent(self->rig);
+	rig_tell(self->rig, "fail agent 0\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 4, 3000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, ETIMEDOUT));
+}
+
+/* @secret NULL: the line is missing, which makes the file wrong */
+static void write_file(struct rig *rig, const char *id, const char *secret)
+{
+	char path[96], text[160];
+	int fd, len;
+
+	snprintf(path, sizeof(path), "%s/keys", rig->dir);
+	len = snprintf(text, sizeof(text),
+		       "[default]\naws_access_key_id = %s\n%s%s\n", id,
+		       secret ? "aws_secret_access_key = " : "",
+		       secret ? secret : "");
+	fd = open(path, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, text, len) != len)
+		abort();
+	close(fd);
+}
+
+static void use_file(struct rig *rig)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/keys", rig->dir);
+	setenv("AWS_SHARED_CREDENTIALS_FILE", path, 1);
+	rig_tell(rig, "key AKIA hush\n");
+}
+
+TEST_F(s3, files_are_read_again_when_told)
+{
+	use_file(self->rig);
+	write_file(self->rig, "AKIA", "wrong");
+	rig_go(self->rig);
+	post_frames(self->rig, 1, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(1, ended(self->rig, 1, EACCES));
+	write_file(self->rig, "AKIA", "hush");
+	http_reload(self->rig->http);
+	run_for(self->rig, 300);
+	post_frames(self->rig, 1, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(1, ended(self->rig, 1, 0));
+}
+
+/* Keys that are changed in time: the old ones end, the file has new ones. */
+TEST_F(s3, files_are_read_again_when_keys_end)
+{
+	use_file(self->rig);
+	rig_tell(self->rig, "key OLD old uses=2 code=InvalidAccessKeyId\n");
+	write_file(self->rig, "OLD", "old");
+	rig_go(self->rig);
+	post_frames(self->rig, 2, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	write_file(self->rig, "AKIA", "hush");
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+	EXPECT_LE(1, lines(self->rig, "InvalidAccessKeyId"));
+}
+
+/* A broken file is no reason not to start, nor to stay broken. */
+TEST_F(s3, a_file_that_is_wrong_at_the_start)
+{
+	use_file(self->rig);
+	write_file(self->rig, "AKIA", NULL);
+	rig_go(self->rig);
+	post_frames(self->rig, 1, 30000);
+	run_for(self->rig, 300);
+	EXPECT_EQ(1, self->rig->open);
+	write_file(self->rig, "AKIA", "hush");
+	http_reload(self->rig->http);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(1, ended(self->rig, 1, 0));
+}
+
+TEST_HARNESS_MAIN

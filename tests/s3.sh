@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# For scripts with an S3 store: tests/s3-server below $s3_root, and an environment
+# that knows of nothing else. Sourced after tap.sh.
+#
+#	s3_start		it runs; $s3 is its endpoint, $s3_port its port
+#	s3_control COMMAND...	see tests/s3-server
+#	s3_log [PATTERN]	what it answered
+#	s3_keys, s3_no_keys	the environment has keys, or not
+
+unset "${!AWS_@}" http_proxy https_proxy all_proxy ALL_PROXY
+export HOME=$tap_dir/home
+export AWS_EC2_METADATA_DISABLED=true
+mkdir -p "$HOME"
+
+s3_start()
+{
+	s3_root=${1:-$tap_dir/s3}
+	mkdir -p "$s3_root/bucket"
+	[ -e "$tap_dir/s3.port" ] || mkfifo "$tap_dir/s3.port"
+	/usr/bin/python3 "$tests/s3-server" --root "$s3_root" \
+		>"$tap_dir/s3.port" </dev/null 2>"$tap_dir/s3.err" &
+	s3_pid=$!
+	read -r s3_port <"$tap_dir/s3.port"
+	s3=http://127.0.0.1:$s3_port
+	export AWS_ENDPOINT_URL_S3=$s3
+	s3_control "key AKIATEST very/secret+key"
+}
+
+s3_stop()
+{
+	kill $s3_pid && wait $s3_pid 2>/dev/null
+	return 0
+}
+
+# Through bash alone: processes are dear in a virtual machine.
+s3_control()
+{
+	local commands line length=0 status
+
+	printf -v commands '%s\n' "$@"
+	exec 7<>"/dev/tcp/127.0.0.1/$s3_port" || return 1
+	printf 'POST /.control HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' \
+		${#commands} "$commands" >&7
+	read -r _ status _ <&7
+	while read -r line <&7 && [ "$line" != $'\r' ]; do
+		line=${line%$'\r'}
+		case ${line,,} in
+		content-length:*) length=${line##* } ;;
+		esac
+	done
+	line=
+	[ "$length" = 0 ] || IFS= read -r -N "$length" line <&7
+	exec 7>&-
+	printf %s "$line"
+	[ "$status" = 200 ]
+}
+
+s3_log() { s3_control log | grep -e "${1:-.}"; }
+
+# s3_keys [ID [SECRET [TOKEN]]]: the environment has them
+s3_keys()
+{
+	export AWS_ACCESS_KEY_ID=${1:-AKIATEST}
+	export AWS_SECRET_ACCESS_KEY=${2:-very/secret+key}
+	unset AWS_SESSION_TOKEN
+	[ -z "${3:-}" ] || export AWS_SESSION_TOKEN=$3
+}
+
+s3_no_keys() { unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN; }

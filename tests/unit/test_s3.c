@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What stands around a signature: URLs, the files of the AWS tools, answers of
+ * the services that give credentials.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../helper/credentials.h"
+#include "../../helper/ini.h"
+#include "../../helper/s3.h"
+#include "../../helper/s3put.h"
+#include "../../helper/s3url.h"
+#include "../../helper/secret.h"
+#include "../../helper/xml.h"
+#include "kselftest_harness.h"
+
+/* "URL HOST PATH" of a request, or the error's text */
+static const char *target(const char *text, const char *endpoint,
+			  enum s3_style style)
+{
+	static char out[1024];
+	struct s3_target t = { };
+	struct s3_url url;
+	struct error e;
+
+	if (s3_url_parse(text, &url, &e) ||
+	    s3_target(&url, endpoint, "eu-west-1", style, &t, &e))
+		snprintf(out, sizeof(out), "%s", e.text);
+	else
+		snprintf(out, sizeof(out), "%s %s %s", t.url, t.host, t.path);
+	s3_target_free(&t);
+	s3_url_free(&url);
+	return out;
+}
+
+TEST(urls)
+{
+	EXPECT_STREQ("https://my-bucket.s3.eu-west-1.amazonaws.com/a/b my-bucket.s3.eu-west-1.amazonaws.com /a/b",
+		     target("s3://my-bucket/a/b", NULL, S3_AUTO));
+	/* A name with dots has no certificate. */
+	EXPECT_STREQ("https://s3.eu-west-1.amazonaws.com/my.bucket/a s3.eu-west-1.amazonaws.com /my.bucket/a",
+		     target("s3://my.bucket/a", NULL, S3_AUTO));
+	EXPECT_STREQ("http://host:9000/bucket/a host:9000 /bucket/a",
+		     target("s3://bucket/a", "http://host:9000", S3_AUTO));
+	EXPECT_STREQ("http://bucket.host:9000/a bucket.host:9000 /a",
+		     target("s3://bucket/a", "http://host:9000/", S3_VIRTUAL));
+	EXPECT_STREQ("http://[::1]/gate/bucket/a [::1] /gate/bucket/a",
+		     target("s3://bucket/a", "http://[::1]:80/gate/", S3_AUTO));
+	EXPECT_STREQ("https://host/bucket host /bucket",
+		     target("s3://bucket", "https://host:443", S3_AUTO));
+	EXPECT_STREQ("https://host:80/bucket host:80 /bucket",
+		     target("s3://bucket/", "https://host:80", S3_AUTO));
+}
+
+TEST(keys_are_escaped_once)
+{
+	EXPECT_STREQ("http://h/bucket/a%20b%2Bc%25/.././%C3%A4~-_.%27%28 h /bucket/a%20b%2Bc%25/.././%C3%A4~-_.%27%28",
+		     target("s3://bucket/a b+c%25/.././ä~-_.'%28", "http://h",
+			    S3_AUTO));
+	EXPECT_NE(NULL, strstr(target("s3://bucket/a%", "http://h", S3_AUTO),
+			       "write %25 for %"));
+	EXPECT_NE(NULL, strstr(target("s3://bucket/a%00", "http://h", S3_AUTO),
+			       "not 00"));
+	EXPECT_NE(NULL, strstr(target("s3://bucket/a?b", "http://h", S3_AUTO),
+			       "%3F"));
+	EXPECT_NE(NULL, strstr(target("s3://buck@et/a", "http://h", S3_AUTO),
+			       "no bucket's name"));
+	EXPECT_NE(NULL, strstr(target("s3://ab/a", "http://h", S3_AUTO),
+			       "no bucket's name"));
+}
+
+TEST(endpoints)
+{
+	static const char *const bad[] = {
+		"", "host", "ftp://host", "http://", "http:///x",
+		"http://a:b@host", "http://host/?x", "http://host#x",
+		"http://ho st", "http://host\r\nx: y",
+	};
+	struct error e;
+	size_t i;
+
+	EXPECT_EQ(0, s3_endpoint_check("http://host", &e));
+	EXPECT_EQ(0, s3_endpoint_check("https://host:1/x/", &e));
+	for (i = 0; i < ARRAY_SIZE(bad); i++)
+		EXPECT_EQ(-EINVAL, s3_endpoint_check(bad[i], &e)) {
+			TH_LOG("%s", bad[i]);
+		}
+	s3_endpoint_check("http://me:hush@host", &e);
+	EXPECT_EQ(NULL, strstr(e.text, "hush"));
+}
+
+#define INI(section, name, value) ({					\
+	char *__got = ini_get(text, section, name);			\
+	EXPECT_STREQ(value, __got ? __got : "(none)");			\
+	free(__got);							\
+})
+
+TEST(files_of_the_tools)
+{
+	static const char text[] =
+		"stray = 1\n"
+		"# [default]\n"
+		"; key = 2\n"
+		"[ default ]\r\n"
+		"key=value = with equals # and more\r\n"
+		"  empty =\n"
+		"other = x\n"
+		"s3 =\n"
+		"    addressing_style = path\n"
+		"\tkey = nested\n"
+		"key2 = y\n"
+		"[profile a b]\n"
+		"key = z\n"
+		"[default]\n"
+		"other = later\n"
+		"[broken\n"
+		"key = no\n"
+		"[";
+
+	INI("default", "key", "value = with equals # and more");
+	INI("default", "s3.addressing_style", "path");
+	INI("default", "s3.key", "nested");
+	INI("default", "key2", "y");
+	INI("default", "empty", "(none)");
+	INI("default", "other", "later");
+	INI("default", "addressing_style", "(none)");
+	INI("default", "stray", "(none)");
+	INI("profile a b", "key", "z");
+	INI("broken", "key", "(none)");
+	EXPECT_TRUE(ini_has(text, "profile a b"));
+	EXPECT_FALSE(ini_has(text, "a b"));
+	EXPECT_FALSE(ini_has(NULL, "default"));
+	EXPECT_EQ(NULL, ini_get(NULL, "default", "key"));
+}
+
+#define XML(text, name, value) ({					\
+	char *__got = xml_get(text, name, NULL);			\
+	EXPECT_STREQ(value, __got ? __got : "(none)");			\
+	free(__got);							\
+})
+
+TEST(answers)
+{
+	const char *at = "<K>1</K><Key>2</Key><K a='b'>3</K><K/>";
+	char *one, *three;
+
+	XML("<E><Code>A &lt;b&gt;&amp;&quot;&#39;&#xe4;&#x;&no;&</Code></E>",
+	    "Code", "A <b>&\"'\xc3\xa4&#x;&no;&");
+	XML("<Code></Code>", "Code", "");
+	XML("<Codes>x</Codes>", "Code", "(none)");
+	XML("<Code>x", "Code", "(none)");
+	XML("<Code", "Code", "(none)");
+	XML("<Code/>x</Code>", "Code", "(none)");
+	XML("", "Code", "(none)");
+	one = xml_get(NULL, "K", &at);
+	three = xml_get(NULL, "K", &at);
+	EXPECT_STREQ("1", one);
+	EXPECT_STREQ("3", three);
+	EXPECT_EQ(NULL, xml_get(NULL, "K", &at));
+	free(one);
+	free(three);
+}
+
+TEST(credentials_in_json)
+{
+	static const char good[] =
+		"{\"Code\":\"Success\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"s/+\","
+		"\"Token\":\"t==\",\"Expiration\":\"2026-11-23T10:00:00.5Z\",\"x\":[1]}";
+	static const char *const bad[] = {
+		"", "null", "[]", "{}", "{\"AccessKeyId\":\"A\"}",
+		"{\"Code\":\"Failed\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"hush\"}",
+		"{\"AccessKeyId\":1,\"SecretAccessKey\":\"hush\"}",
+		"{\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"hush\",\"Expiration\":\"soon\"}",
+		"{\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"hush\",\"Expiration\":\"2026-11-23T10:00:00\"}",
+		"{\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"hush\",\"Token\":\"a\\nb\"}",
+		"{\"AccessKeyId\":\"A\\r\\nx:y\",\"SecretAccessKey\":\"hush\"}",
+		"{\"AccessKeyId\":\"A/b\",\"SecretAccessKey\":\"hush\"}",
+	};
+	struct credentials c;
+	struct error e;
+	size_t i;
+
+	/* By the clock of who gave them */
+	ASSERT_EQ(0, credentials_json(good, 1795427985, &c, &e));
+	EXPECT_STREQ("A", c.access_key);
+	EXPECT_STREQ("s/+", c.secret);
+	EXPECT_STREQ("t==", c.token);
+	EXPECT_EQ(15, c.seconds);
+	credentials_free(&c);
+	ASSERT_EQ(0, credentials_json(good, 1895427985, &c, &e));
+	EXPECT_EQ(1, c.seconds);
+	credentials_free(&c);
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_GT(0, credentials_json(bad[i], 0, &c, &e)) {
+			TH_LOG("%s", bad[i]);
+		}
+		EXPECT_EQ(NULL, strstr(e.text, "hush"));
+	}
+}
+
+TEST(credentials_in_xml)
+{
+	static const char good[] =
+		"<A><AccessKeyId>A</AccessKeyId><SecretAccessKey>s</SecretAccessKey>"
+		"<SessionToken>t&amp;</SessionToken>"
+		"<Expiration>2026-11-23T10:00:00+00:00</Expiration></A>";
+	struct credentials c;
+	struct error e;
+
+	ASSERT_EQ(0, credentials_xml(good, 1795427985, &c, &e));
+	EXPECT_STREQ("t&", c.token);
+	EXPECT_EQ(15, c.seconds);
+	credentials_free(&c);
+	EXPECT_GT(0, credentials_xml("<AccessKeyId>A</AccessKeyId>", 0, &c,
+				     &e));
+}
+
+/* 10,000 parts hold all that an object may have, and none is refused. */
+TEST(parts_of_an_upload)
+{
+	u64 sum = 0, last = 0;
+	unsigned int i;
+
+	for (i = 1; i <= S3_MAX_PARTS; i++) {
+		u64 bytes = s3_part_bytes(i);
+
+		ASSERT_LE(S3_MIN_PART, bytes);
+		ASSERT_GE(S3_MAX_PART, bytes);
+		ASSERT_LE(last, bytes);
+		last = bytes;
+		sum += bytes;
+	}
+	EXPECT_LE(S3_MAX_OBJECT, sum);
+	/* 16 GiB of an image take no more memory than 16 MiB. */
+	EXPECT_EQ(s3_part_bytes(1), s3_part_bytes(1024));
+}
+
+FIXTURE(environment) {
+	char dir[32];
+	char path[64];
+};
+
+FIXTURE_SETUP(environment)
+{
+	clearenv();
+	strcpy(self->dir, "/tmp/lf-s3.XXXXXX");
+	ASSERT_NE(NULL, mkdtemp(self->dir));
+	setenv("HOME", self->dir, 1);
+	snprintf(self->path, sizeof(self->path), "%s/file", self->dir);
+}
+
+FIXTURE_TEARDOWN(environment)
+{
+	unlink(self->path);
+	rmdir(self->dir);
+}
+
+TEST_F(environment, defaults)
+{
+	struct error e;
+	struct aws *aws;
+
+	ASSERT_EQ(0, aws_load(&aws, NULL, &e));
+	EXPECT_STREQ("us-east-1", aws->region);
+	EXPECT_EQ(NULL, aws->endpoint);
+	EXPECT_EQ(AWS_INSTANCE, aws->source);
+	EXPECT_STREQ("http://169.254.169.254", aws->metadata);
+	aws_free(aws);
+	setenv("AWS_REGION", "../x", 1);
+	EXPECT_EQ(-EINVAL, aws_load(&aws, NULL, &e));
+	setenv("AWS_REGION", "", 1);
+	setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x", 1);
+	ASSERT_EQ(0, aws_load(&aws, NULL, &e));
+	EXPECT_STREQ("http://169.254.170.2/v2/x", aws->agent);
+	aws_free(aws);
+	/* It must not become part of the host's name. */
+	setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", ".evil/x", 1);
+	EXPECT_EQ(-EINVAL, aws_load(&aws, NULL, &e));
+}
+
+TEST_F(environment, keys_are_signed_with_and_kept_out_of_core_files)
+{
+	static const char names[] =
+		"SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token,";
+	struct s3_call call = { .method = "GET", .url = "s3://bucket/key",
+				.query = "a=b" };
+	struct s3_signed sig;
+	struct curl_slist *l;
+	struct error e;
+	int lines = 0;
+	struct s3 *s3;
+
+	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
+	setenv("AWS_SESSION_TOKEN", "token", 1);
+	setenv("AWS_ENDPOINT_URL", "http://h", 1);
+	EXPECT_EQ(1, prctl(PR_GET_DUMPABLE));
+	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
+	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
+	EXPECT_EQ(0, prctl(PR_GET_DUMPABLE));
+	EXPECT_STREQ("http://h/bucket/key?a=b", sig.url);
+	for (l = sig.header; l; l = l->next) {
+		EXPECT_EQ(NULL, strstr(l->data, "hush"));
+		lines += !strncmp(l->data, "x-amz-date: ", 12) ||
+			 !strncmp(l->data, "x-amz-content-sha256: e3b0", 26) ||
+			 !strcmp(l->data, "x-amz-security-token: token") ||
+			 strstr(l->data, names);
+	}
+	EXPECT_EQ(4, lines);
+	s3_signed_free(&sig);
+	s3_close(s3);
+}
+
+TEST_F(environment, clocks_that_differ)
+{
+	struct s3_call call = { .method = "GET", .url = "s3://bucket/key" };
+	struct s3_signed sig;
+	struct error e;
+	struct s3 *s3;
+
+	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
+	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
+	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
+	EXPECT_FALSE(s3_refused(s3, &sig, 403, "AccessDenied", NULL));
+	EXPECT_FALSE(s3_refused(s3, &sig, 403, "AccessDenied", "nonsense"));
+	EXPECT_TRUE(s3_refused(s3, &sig, 403, "RequestTimeTooSkewed",
+			       "Sun, 06 Nov 2044 08:49:37 GMT"));
+	s3_signed_free(&sig);
+	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
+	EXPECT_LE(2362034977, sig.when);
+	EXPECT_GE(2362034977 + 60, sig.when);
+	EXPECT_FALSE(s3_refused(s3, &sig, 403, "RequestTimeTooSkewed",
+				"Sun, 06 Nov 2044 08:49:37 GMT"));
+	s3_signed_free(&sig);
+	s3_close(s3);
+}
+
+/* Keys of the environment do not change: once is enough to know. */
+TEST_F(environment, a_refusal_is_believed_in_the_end)
+{
+	struct s3_call call = { .method = "GET", .url = "s3://bucket/key" };
+	struct s3_signed sig;
+	struct error e;
+	struct s3 *s3;
+
+	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
+	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
+	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
+	EXPECT_TRUE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
+	/* Those who signed with what was renewed meanwhile */
+	EXPECT_TRUE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
+	s3_signed_free(&sig);
+	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
+	EXPECT_FALSE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
+	/* Once accepted, they may end again. */
+	s3_accepted(s3, &sig);
+	EXPECT_TRUE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
+	s3_signed_free(&sig);
+	s3_close(s3);
+}
+
+TEST_F(environment, small_files_only)
+{
+	bool shared;
+	char *text;
+	int fd;
+
+	fd = open(self->path, O_CREAT | O_WRONLY, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(8, write(fd, "secret\n\n", 8));
+	text = secret_read(self->path, &shared);
+	EXPECT_STREQ("secret", text);
+	EXPECT_FALSE(shared);
+	secret_free(text);
+	fchmod(fd, 0640);
+	text = secret_read(self->path, &shared);
+	EXPECT_TRUE(shared);
+	secret_free(text);
+	ASSERT_EQ(0, ftruncate(fd, 256 << 10));
+	errno = 0;
+	EXPECT_EQ(NULL, secret_read(self->path, NULL));
+	EXPECT_EQ(E2BIG, errno);
+	EXPECT_EQ(NULL, secret_read(self->dir, NULL));
+	EXPECT_EQ(EISDIR, errno);
+	close(fd);
+}
+
+TEST_HARNESS_MAIN
