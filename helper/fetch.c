@@ -687,7 +687,9 @@ static void on_timer(void *arg, int fd, u32 events)
 				stalled : range->attempt_end);
 			continue;
 		}
-		if (now >= stalled)
+		if (range->unsent)
+			snprintf(why, sizeof(why), "%s", range->unsent);
+		else if (now >= stalled)
 			snprintf(why, sizeof(why), "no byte came for %llu ms",
 				 (unsigned long long)range->stall_ns / NSEC_PER_MSEC);
 		else
@@ -695,7 +697,8 @@ static void on_timer(void *arg, int fd, u32 events)
 				 (unsigned long long)(now - range->started) /
 				 NSEC_PER_MSEC);
 		abort_range(range);
-		fetch_done(range, range->begun ? -EAGAIN : -EHOSTDOWN, why, 0);
+		fetch_done(range, range->begun || range->unsent ? -EAGAIN :
+			   -EHOSTDOWN, why, 0);
 	}
 }
 

@@ -65,6 +65,7 @@ struct sink {
  * @pos: next byte of the object that fetch_bytes() expects
  * For the transports to write:
  * @transfer: their own
+ * @unsent: why the server was not asked yet, in words; NULL: it was
  * The rest is fetch.c's.
  */
 struct range {
@@ -77,6 +78,7 @@ struct range {
 	bool hedge;
 	u64 pos;
 	void *transfer;
+	const char *unsent;
 
 	TAILQ_ENTRY(range) link;
 	struct fetch *fetch;

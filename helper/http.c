@@ -366,8 +366,10 @@ static int http_start(struct transport *transport, struct range *range)
 	if (err && !t->parked)
 		return err;
 	TAILQ_REMOVE(&h->idle, t, link);
-	if (t->parked)
+	if (t->parked) {
+		range->unsent = "it waits for credentials";
 		TAILQ_INSERT_TAIL(&h->parked, t, link);
+	}
 	range->transfer = t;
 	return 0;
 }
@@ -395,6 +397,8 @@ static void on_renewed(void *arg, int fd, u32 events)
 		t->parked = err == -EAGAIN && !*e.text;
 		if (t->parked)
 			TAILQ_INSERT_TAIL(&h->parked, t, link);
+		if (!err)
+			range->unsent = NULL;
 		if (!err || t->parked)
 			continue;
 		t->range = NULL;

@@ -243,6 +243,20 @@ TEST_F(s3, an_agent_that_comes_late)
 	EXPECT_EQ(4, ended(self->rig, 4, 0));
 }
 
+/* That is not the store's fault. */
+TEST_F(s3, an_agent_that_takes_its_time)
+{
+	use_agent(self->rig);
+	rig_tell(self->rig, "slow 8\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 8, 30000);
+	run_for(self->rig, 6000);
+	EXPECT_EQ(8, self->rig->open);
+	EXPECT_EQ(0, fetch_down(self->rig->fetch));
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(8, ended(self->rig, 8, 0));
+}
+
 /* What was accepted once is not refused for good while the agent is away. */
 TEST_F(s3, an_agent_that_is_away_when_credentials_end)
 {
