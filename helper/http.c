@@ -401,7 +401,6 @@ static void on_renewed(void *arg, int fd, u32 events)
 			range->unsent = NULL;
 		if (!err || t->parked)
 			continue;
-		t->range = NULL;
 		TAILQ_INSERT_HEAD(&h->idle, t, link);
 		fetch_done(range, err == -EPROTO ? err : -EAGAIN,
 			   *e.text ? e.text : strerror(-err), 0);

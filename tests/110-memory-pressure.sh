@@ -53,7 +53,7 @@ for codec in (ZSTD, LZ4):
             Stubborn(layer)
             device.fd()
             with failing(kind, percent):
-                storm(device, 5)
+                storm(device, 3)
             assert not device.stat("reads_failed")
             assert not device.stat("frames_bad")
             device.check()
@@ -69,7 +69,7 @@ def _():
     Stubborn(layer)
     device.fd()
     with failing("fail_usercopy", 10):
-        storm(device, 5)
+        storm(device, 3)
     assert not device.stat("reads_failed") and not device.stat("frames_bad")
 
 

@@ -67,7 +67,7 @@ def _():
     hot = layer_of(rng.randbytes(6 * MIB), NONE, 64 * KIB)
     filled(store, hot)
     read_all(hot, store, False)
-    for _ in range(12):
+    for _ in range(8):
         filled(store, layer_of(rng.randbytes(12 * MIB), NONE, 64 * KIB))
     info = store.info()
     say(info)
