@@ -224,14 +224,14 @@ static void keep_refusal(struct transfer *t, const char *bytes, size_t len)
  */
 static int check_s3(struct http *h, struct transfer *t, long status, int err)
 {
-	size_t used = strlen(t->why);
-	char *code;
+	char why[128], *code;
+	size_t used;
 
 	if (status != 301 && (status < 400 || status > 403))
 		return err;
-	s3_answer(t->refusal, &code, t->why + used, sizeof(t->why) - used);
-	memmove(t->why + used + 2, t->why + used, strlen(t->why + used) + 1);
-	memcpy(t->why + used, ", ", 2);
+	s3_answer(t->refusal, &code, why, sizeof(why));
+	used = strlen(t->why);
+	snprintf(t->why + used, sizeof(t->why) - used, ", %s", why);
 	err = -EACCES;
 	if ((code && !strcmp(code, "RequestTimeout")) ||
 	    s3_refused(h->s3, &t->s3, status, code, header(t->easy, "Date")))
@@ -357,7 +357,7 @@ static int http_start(struct transport *transport, struct range *range)
 		t->header[0].next = &t->header[1];
 	}
 	t->range = range;
-	if (!strncmp(range->url, S3_SCHEME, strlen(S3_SCHEME))) {
+	if (s3_url_is(range->url)) {
 		err = launch_s3(h, t, &e);
 		t->parked = err == -EAGAIN;
 	} else {

@@ -510,15 +510,10 @@ static int hash_header(struct image *image, const void *data, size_t bytes,
 		       struct error *e)
 {
 	u8 sum[SHA256_BYTES];
-	struct sha256 *sha;
-	int err;
+	int err = sha256_of(data, bytes, sum);
 
-	err = sha256_new(&sha, e);
 	if (err)
-		return err;
-	sha256_add(sha, data, bytes);
-	sha256_get(sha, sum);
-	sha256_free(sha);
+		return error_set(e, err, "out of memory");
 	sha256_text(sum, image->sha256);
 	return 0;
 }

@@ -4,6 +4,7 @@
  * The daemon's reader is another one: it has deadlines and many ranges in flight.
  */
 #include "object_s3.h"
+#include "web.h"
 
 #include <ctype.h>
 #include <curl/curl.h>
@@ -13,7 +14,6 @@
 #include <time.h>
 
 #define ATTEMPTS	4
-#define BACKOFF_MS	200	/* doubled each time */
 #define IDLE		16	/* connections kept for the next request */
 /* Of the body of an answer that refuses, enough to find its code in. */
 #define REFUSAL_BYTES	2048
@@ -260,11 +260,6 @@ static bool worth_a_retry(long status)
 	return status == 408 || status == 429 || status >= 500;
 }
 
-static bool is_s3(const char *url)
-{
-	return !strncmp(url, S3_SCHEME, strlen(S3_SCHEME));
-}
-
 /* Each attempt has a signature of its own. */
 static int sign(CURL *curl, const char *url, const char *method,
 		struct s3_signed *sig, struct error *e)
@@ -305,7 +300,7 @@ static int attempt(const char *url, const char *range, struct reply *r,
 	if (!curl)
 		return error_set(e, -ENOMEM, "out of memory");
 	set_options(curl, url, r, detail);
-	err = is_s3(url) ? sign(curl, url, range ? "GET" : "HEAD", &sig, e) : 0;
+	err = s3_url_is(url) ? sign(curl, url, range ? "GET" : "HEAD", &sig, e) : 0;
 	if (err) {
 		s3_signed_free(&sig);
 		handle_give(curl);
@@ -365,13 +360,7 @@ static int request(const char *url, const char *range, u64 off, void *buf,
 	int err;
 
 	for (i = 0; i < ATTEMPTS; i++) {
-		if (i) {
-			unsigned int ms = BACKOFF_MS << (i - 1);
-			struct timespec ts = { ms / 1000,
-					       ms % 1000 * 1000000L };
-
-			nanosleep(&ts, NULL);
-		}
+		web_pause(i);
 		memset(r, 0, sizeof(*r));
 		r->buf = buf;
 		r->room = len;
@@ -395,7 +384,7 @@ static int refused(const char *url, const struct reply *r, struct error *e)
 {
 	char *code, why[128] = "";
 
-	if (is_s3(url) && r->refused) {
+	if (s3_url_is(url) && r->refused) {
 		strcpy(why, ": ");
 		s3_answer(r->refusal, &code, why + 2, sizeof(why) - 2);
 		free(code);

@@ -99,11 +99,8 @@ static int s3_delete(const char *url, struct error *e)
 {
 	struct s3_ask ask = { .call = { .method = "DELETE", .url = url } };
 	struct s3_reply reply;
-	int err;
+	int err = s3_do(&ask, &reply, e);
 
-	err = s3_ask(&ask, &reply, e);
-	if (!err)
-		err = s3_expect(&ask, &reply, e);
 	free(reply.body);
 	return err;
 }
@@ -190,13 +187,11 @@ static int list_page(const char *bucket, const char *prefix, char **token,
 		     next ? "continuation-token=" : "", next ? next : "",
 		     next ? "&" : "", escaped) >= 0) {
 		ask.call.query = query;
-		err = s3_ask(&ask, &reply, e);
+		err = s3_do(&ask, &reply, e);
 	} else {
 		query = NULL;
 		error_set(e, err, "out of memory");
 	}
-	if (!err)
-		err = s3_expect(&ask, &reply, e);
 	free(*token);
 	*token = NULL;
 	if (err)

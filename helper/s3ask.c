@@ -3,10 +3,10 @@
 
 #include <stdlib.h>
 
+#include "web.h"
 #include "xml.h"
 
 #define ATTEMPTS	5
-#define BACKOFF_MS	200	/* doubled each time */
 #define BODY_MAX	(4 << 20)
 
 struct body {
@@ -32,18 +32,6 @@ static size_t on_body(char *data, size_t one, size_t len, void *arg)
 	return len;
 }
 
-static int on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c,
-		       curl_off_t d)
-{
-	const atomic_bool *stop = arg;
-
-	(void)a;
-	(void)b;
-	(void)c;
-	(void)d;
-	return stop && atomic_load(stop);
-}
-
 static int set_up(CURL *curl, const struct s3_ask *ask, struct s3_signed *sig,
 		  struct body *body, char *detail)
 {
@@ -63,7 +51,7 @@ static int set_up(CURL *curl, const struct s3_ask *ask, struct s3_signed *sig,
 	    set(CUSTOMREQUEST, ask->call.method) || set(NOBODY, (long)head) ||
 	    set(PATH_AS_IS, 1L) || set(FOLLOWLOCATION, 0L) ||
 	    set(ERRORBUFFER, detail) || set(WRITEFUNCTION, on_body) ||
-	    set(WRITEDATA, body) || set(XFERINFOFUNCTION, on_progress) ||
+	    set(WRITEDATA, body) || set(XFERINFOFUNCTION, web_progress) ||
 	    set(XFERINFODATA, ask->stop) || set(NOPROGRESS, 0L) ||
 	    set(NOSIGNAL, 1L) || set(PROTOCOLS_STR, "http,https") ||
 	    set(CONNECTTIMEOUT, 10L) || set(LOW_SPEED_LIMIT, 1L) ||
@@ -190,13 +178,7 @@ int s3_ask(const struct s3_ask *given, struct s3_reply *reply, struct error *e)
 		ask.call.payload = payload;
 	}
 	for (i = 0; i < ATTEMPTS && err > 0; i++) {
-		if (i) {
-			unsigned int ms = BACKOFF_MS << (i - 1);
-			struct timespec ts = { ms / 1000,
-					       ms % 1000 * 1000000L };
-
-			nanosleep(&ts, NULL);
-		}
+		web_pause(i);
 		if (ask.stop && atomic_load(ask.stop)) {
 			err = error_set(e, -ECANCELED, "%s: given up",
 					ask.call.url);
@@ -240,4 +222,11 @@ int s3_expect(const struct s3_ask *ask, const struct s3_reply *reply,
 		  reply->status, *reply->body ? why : "no reason given");
 	free(code);
 	return err;
+}
+
+int s3_do(const struct s3_ask *ask, struct s3_reply *reply, struct error *e)
+{
+	int err = s3_ask(ask, reply, e);
+
+	return err ? err : s3_expect(ask, reply, e);
 }

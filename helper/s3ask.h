@@ -50,6 +50,13 @@ struct s3_reply {
  */
 int s3_ask(const struct s3_ask *ask, struct s3_reply *reply, struct error *e);
 
+/**
+ * s3_do - s3_ask(), where every status but 2xx is an error
+ *
+ * @reply is filled in all the same; its body is to be freed.
+ */
+int s3_do(const struct s3_ask *ask, struct s3_reply *reply, struct error *e);
+
 /* s3_expect - 0, or the error that the reply's status means; frees nothing */
 int s3_expect(const struct s3_ask *ask, const struct s3_reply *reply,
 	      struct error *e);

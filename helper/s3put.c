@@ -77,11 +77,8 @@ static int look(const char *url, u64 *bytes, struct error *e)
 {
 	struct s3_ask ask = { .call = { .method = "HEAD", .url = url } };
 	struct s3_reply reply;
-	int err;
+	int err = s3_do(&ask, &reply, e);
 
-	err = s3_ask(&ask, &reply, e);
-	if (!err)
-		err = s3_expect(&ask, &reply, e);
 	*bytes = reply.length;
 	free(reply.body);
 	if (!err)
@@ -177,9 +174,7 @@ static int send_part(struct object_put *put, const struct part *part,
 	if (!query)
 		return no_memory(e);
 	ask.call.query = query;
-	err = s3_ask(&ask, &reply, e);
-	if (!err)
-		err = s3_expect(&ask, &reply, e);
+	err = s3_do(&ask, &reply, e);
 	if (!err && !*reply.etag)
 		err = error_set(e, -EPROTO, "%s: a part without an entity tag",
 				put->url);
@@ -283,11 +278,9 @@ static int ask_upload(const char *url, const char *method, const char *query,
 		.bytes = body ? strlen(body) : 0,
 		.line = line,
 	};
-	int err;
 
 	snprintf(number, sizeof(number), "%llu", (unsigned long long)ubytes);
-	err = s3_ask(&ask, reply, e);
-	return err ? err : s3_expect(&ask, reply, e);
+	return s3_do(&ask, reply, e);
 }
 
 static int begin(const char *url, u64 ubytes, char **id, struct error *e)
@@ -408,9 +401,7 @@ static int copy(const char *url, const char *query, const char *range,
 		ask.call.headers = 3;
 	}
 	if (!err)
-		err = s3_ask(&ask, &reply, e);
-	if (!err)
-		err = s3_expect(&ask, &reply, e);
+		err = s3_do(&ask, &reply, e);
 	if (!err && etag) {
 		*etag = xml_get(reply.body, "ETag", NULL);
 		if (!*etag)

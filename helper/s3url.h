@@ -5,10 +5,18 @@
 #ifndef LF_S3URL_H
 #define LF_S3URL_H
 
+#include <stdbool.h>
+#include <string.h>
+
 #include "../kmod/pure.h"
 #include "error.h"
 
 #define S3_SCHEME	"s3://"
+
+static inline bool s3_url_is(const char *url)
+{
+	return !strncmp(url, S3_SCHEME, strlen(S3_SCHEME));
+}
 
 /**
  * enum s3_style - where the bucket's name goes

@@ -30,16 +30,16 @@ static size_t on_body(char *data, size_t one, size_t len, void *arg)
 	return len;
 }
 
-static int on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c,
-		       curl_off_t d)
+int web_progress(void *stop, curl_off_t a, curl_off_t b, curl_off_t c,
+		 curl_off_t d)
 {
-	const struct web *web = arg;
+	const atomic_bool *is_over = stop;
 
 	(void)a;
 	(void)b;
 	(void)c;
 	(void)d;
-	return web->stop && atomic_load(web->stop);
+	return is_over && atomic_load(is_over);
 }
 
 /* Scheme, host and path: what may be shown */
@@ -56,7 +56,8 @@ static CURLcode perform(const struct web *web, const struct web_request *req,
 	if (set(URL, req->url) || set(CUSTOMREQUEST, req->method) ||
 	    set(HTTPHEADER, headers) || set(ERRORBUFFER, detail) ||
 	    set(WRITEFUNCTION, on_body) || set(WRITEDATA, body) ||
-	    set(XFERINFOFUNCTION, on_progress) || set(XFERINFODATA, web) ||
+	    set(XFERINFOFUNCTION, web_progress) ||
+	    set(XFERINFODATA, web->stop) ||
 	    set(NOPROGRESS, 0L) || set(NOSIGNAL, 1L) ||
 	    set(PROTOCOLS_STR, "http,https") || set(FOLLOWLOCATION, 0L) ||
 	    set(CONNECTTIMEOUT_MS, CONNECT_MS) || set(TIMEOUT_MS, ALL_MS) ||
@@ -114,9 +115,9 @@ static int attempt(const struct web *web, const struct web_request *req,
 			 req->url, answer->status);
 }
 
-static void pause_before(unsigned int try)
+void web_pause(unsigned int number)
 {
-	unsigned int ms = BACKOFF_MS << (try - 1);
+	unsigned int ms = number ? BACKOFF_MS << (number - 1) : 0;
 	struct timespec ts = { ms / 1000, ms % 1000 * 1000000L };
 
 	nanosleep(&ts, NULL);
@@ -142,8 +143,7 @@ int web_ask(const struct web *web, const struct web_request *req,
 	for (i = 0; i < ATTEMPTS && err; i++) {
 		if (web->stop && atomic_load(web->stop))
 			break;
-		if (i)
-			pause_before(i);
+		web_pause(i);
 		err = attempt(web, req, headers, answer, e);
 		if (err == -ENOMEM)
 			break;

@@ -56,4 +56,16 @@ struct web_answer {
 int web_ask(const struct web *web, const struct web_request *req,
 	    struct web_answer *answer, struct error *e);
 
+/**
+ * web_pause - before attempt number @number, counted from 0, which has none
+ */
+void web_pause(unsigned int number);
+
+/**
+ * web_progress - for CURLOPT_XFERINFOFUNCTION: ends a transfer
+ * @stop: a const atomic_bool that says when; may be NULL
+ */
+int web_progress(void *stop, curl_off_t a, curl_off_t b, curl_off_t c,
+		 curl_off_t d);
+
 #endif

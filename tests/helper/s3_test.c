@@ -100,13 +100,13 @@ static u32 ended(const struct rig *rig, u32 n, int status)
 	return count;
 }
 
-/* Lines of the server's log with this in them */
+/* Lines of the server's log with this in them, once it wrote them all */
 static int lines(struct rig *rig, const char *what)
 {
 	int n = 0;
 	char *p;
 
-	rig_tell(rig, "log\n");
+	rig_tell(rig, "settle\nlog\n");
 	for (p = rig->text; (p = strstr(p, what)); p++)
 		n++;
 	return n;
