@@ -25,6 +25,7 @@
 #include "fetch.h"
 #include "layers.h"
 #include "log.h"
+#include "shared_io.h"
 
 #define AFTER_CAP	(60 * NSEC_PER_SEC)	/* patience with Retry-After */
 #define MIN_ATTEMPT	(250 * NSEC_PER_MSEC)
@@ -61,6 +62,12 @@ struct request {
 	u16 broke;			/* transfers that broke at this frame */
 	bool prefetch;
 	char why[WHY_BYTES];		/* its last failure, or "" */
+	/* Of the shared directory */
+	struct shared_job *lookup;	/* neither queued nor in a range */
+	struct shared_copy *copy;	/* of the bytes up to @have */
+	bool missed;			/* and waits for those of its turn */
+	u64 turn;
+	u64 patience;			/* until when it may wait for all that */
 };
 
 TAILQ_HEAD(range_list, range);
@@ -75,6 +82,7 @@ struct fetch {
 	int over;			/* the sink's error that ends it all */
 	u32 tags;
 	u64 born;
+	u64 turn;			/* counts calls of fetch_run() */
 	struct dice dice;
 	struct request *request;	/* by tag */
 	struct layers layers;
@@ -139,14 +147,32 @@ static void dequeue(struct fetch *f, struct request *r)
 	TAILQ_REMOVE(&f->queue[r->prefetch ? PREFETCH : DEMAND], r, by_age);
 }
 
+static bool is_looked_for(const struct request *r)
+{
+	return r->lookup || r->missed;
+}
+
+static void stop_looking(struct fetch *f, struct request *r, bool late)
+{
+	if (r->lookup)
+		shared_leave(f->opt.shared, r->lookup, late);
+	r->lookup = NULL;
+	r->missed = false;
+}
+
 /* The end of a request: out of wherever it is, its tag is free. */
 static void drop(struct fetch *f, struct request *r)
 {
 	assert(r->layer);
 	if (r->range)
 		TAILQ_REMOVE(&r->range->requests, r, by_offset);
+	else if (is_looked_for(r))
+		stop_looking(f, r, false);
 	else
 		dequeue(f, r);
+	if (r->copy)
+		shared_copy_end(f->opt.shared, r->copy, r->have == r->length);
+	r->copy = NULL;
 	r->layer->open--;
 	r->layer = NULL;
 	r->range = NULL;
@@ -200,9 +226,11 @@ static void promote(struct fetch *f, const struct lazyframe_request *req)
 	if (!r->layer || r->tag != req->tag || !r->prefetch)
 		return;
 	set_deadline(f, r, req->deadline);
-	if (r->range) {
+	if (r->range || is_looked_for(r)) {
 		r->prefetch = false;
 		f->dirty = true;	/* it may be worth a second request now */
+		if (r->lookup)
+			shared_promote(f->opt.shared, r->lookup);
 		return;
 	}
 	dequeue(f, r);
@@ -251,6 +279,88 @@ static void abandon(struct range *range)
 		return;
 	twin->twin = NULL;
 	abandon(twin);
+}
+
+/* The shared directory */
+
+/*
+ * May it be kept for others? What its name does not tell from other objects, or
+ * what lies in a file of this host, is not.
+ */
+static bool may_share(const struct layer *l)
+{
+	static const u8 nil[sizeof(l->info.uuid)];
+
+	if (!memcmp(l->info.uuid, nil, sizeof(nil)) ||
+	    !strncasecmp(l->info.locator, "file:", 5))
+		return false;
+	/* An object of another tool is named by its URL, size and entity tag. */
+	return l->info.uuid[6] >> 4 != 8 || l->tagged;
+}
+
+static bool shared_key_of(const struct fetch *f, const struct request *r,
+			  struct shared_key *key)
+{
+	if (!f->opt.shared || !may_share(r->layer))
+		return false;
+	memcpy(key->layer, r->layer->info.uuid, sizeof(key->layer));
+	key->offset = r->offset;
+	key->length = r->length;
+	return true;
+}
+
+/* Return: false: @r has to be queued. */
+static bool look(struct fetch *f, struct request *r, bool refused)
+{
+	struct shared_key key;
+
+	if (!shared_key_of(f, r, &key))
+		return false;
+	if (refused) {
+		shared_refuse(f->opt.shared, &key);
+		return false;
+	}
+	r->lookup = shared_ask(f->opt.shared, &key, !r->prefetch, r);
+	if (!r->lookup)
+		return false;
+	r->turn = f->turn;
+	r->patience = now_ns() + shared_patience(f->opt.shared);
+	wake_at(f, r->patience);
+	return true;
+}
+
+/*
+ * When all that came with @turn was looked for, what was not there is queued at
+ * once: one by one, they would leave for the server one by one.
+ */
+static void end_turn(struct fetch *f, u64 turn)
+{
+	struct request *r;
+
+	for (r = f->request; r < f->request + f->tags; r++)
+		if (r->layer && r->lookup && r->turn == turn)
+			return;
+	for (r = f->request; r < f->request + f->tags; r++) {
+		if (!r->layer || !r->missed || r->turn != turn)
+			continue;
+		r->missed = false;
+		enqueue(f, r);
+	}
+}
+
+static int hand(struct fetch *f, struct request *r, const u8 *bytes, u32 len);
+
+static void on_lookup(void *arg, void *owner, const u8 *bytes)
+{
+	struct request *r = owner;
+	struct fetch *f = arg;
+	u64 turn = r->turn;
+
+	r->lookup = NULL;
+	r->missed = true;
+	if (bytes && !f->over)
+		hand(f, r, bytes + r->have, r->length - r->have);
+	end_turn(f, turn);
 }
 
 void fetch_request(struct fetch *f, const struct lazyframe_request *req)
@@ -305,7 +415,8 @@ void fetch_request(struct fetch *f, const struct lazyframe_request *req)
 	layer->open++;
 	f->stats.open++;
 	set_deadline(f, r, req->deadline);
-	enqueue(f, r);
+	if (!look(f, r, req->flags & LAZYFRAME_REQ_AGAIN))
+		enqueue(f, r);
 }
 
 /* Starting ranges */
@@ -629,6 +740,7 @@ static void end_losers(struct fetch *f)
 
 int fetch_run(struct fetch *f)
 {
+	f->turn++;
 	while (f->dirty && !f->over) {
 		end_losers(f);
 		start_ranges(f);
@@ -674,6 +786,14 @@ static void on_timer(void *arg, int fd, u32 events)
 		}
 		if (r->deadline != NEVER)
 			wake_at(f, r->deadline - MARGIN);
+		if (is_looked_for(r)) {
+			if (now < r->patience) {
+				wake_at(f, r->patience);
+				continue;
+			}
+			stop_looking(f, r, true);
+			enqueue(f, r);
+		}
 		if (!r->range && r->not_before > now)
 			wake_at(f, r->not_before);
 	}
@@ -752,11 +872,12 @@ int fetch_identity(struct range *range, const char *etag, u64 size,
 	return 0;
 }
 
-/* Bytes for the first request of the range. */
-static int give(struct range *range, struct request *r, const u8 *bytes,
-		u32 len)
+/*
+ * The next bytes of @r go to the module; with the last one @r is gone, and so it
+ * is where the module does not want them.
+ */
+static int hand(struct fetch *f, struct request *r, const u8 *bytes, u32 len)
 {
-	struct fetch *f = range->fetch;
 	struct lazyframe_fill fill = {
 		.tag = r->tag,
 		.offset = r->have,
@@ -777,14 +898,13 @@ static int give(struct range *range, struct request *r, const u8 *bytes,
 		drop(f, r);
 		f->stats.failed++;
 		say(f, tag, have, -EIO);
-		return f->over;
+		return err;
 	}
 	if (err) {
 		f->over = err;
 		return err;
 	}
 	f->stats.bytes += len;
-	range->gained += len;
 	r->have += len;
 	r->broke = 0;
 	if (r->have == r->length) {
@@ -792,6 +912,24 @@ static int give(struct range *range, struct request *r, const u8 *bytes,
 		f->stats.completed++;
 	}
 	return 0;
+}
+
+/* Bytes for the first request of the range. */
+static int give(struct range *range, struct request *r, const u8 *bytes,
+		u32 len)
+{
+	struct fetch *f = range->fetch;
+	struct shared_key key;
+	int err;
+
+	if (!r->have && !r->copy && shared_key_of(f, r, &key))
+		r->copy = shared_copy(f->opt.shared, &key);
+	if (r->copy)
+		shared_copy_add(r->copy, bytes, len);
+	err = hand(f, r, bytes, len);
+	if (!err)
+		range->gained += len;
+	return err == -EINVAL ? f->over : err;
 }
 
 int fetch_bytes(struct range *range, const void *bytes, size_t len)
@@ -959,6 +1097,8 @@ struct fetch *fetch_new(struct loop *loop, struct sink *sink, u32 tags,
 	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) < 0)
 		seed = now_ns() ^ getpid();
 	dice_init(&f->dice, seed);
+	if (f->opt.shared)
+		shared_listen(f->opt.shared, on_lookup, f);
 	TAILQ_INIT(&f->idle);
 	TAILQ_INIT(&f->running);
 	TAILQ_INIT(&f->queue[DEMAND]);
@@ -968,10 +1108,28 @@ struct fetch *fetch_new(struct loop *loop, struct sink *sink, u32 tags,
 	return f;
 }
 
+static void leave_shared(struct fetch *f)
+{
+	u32 tag;
+
+	for (tag = 0; f->request && tag < f->tags; tag++) {
+		struct request *r = &f->request[tag];
+
+		if (!r->layer)
+			continue;
+		stop_looking(f, r, false);
+		if (r->copy)
+			shared_copy_end(f->opt.shared, r->copy, false);
+	}
+	shared_listen(f->opt.shared, NULL, NULL);
+}
+
 void fetch_free(struct fetch *f)
 {
 	struct range *range;
 
+	if (f->opt.shared)
+		leave_shared(f);
 	if (f->running.tqh_last)
 		TAILQ_FOREACH(range, &f->running, link)
 			abort_range(range);

@@ -19,6 +19,11 @@
  * two first shows that it is the right object gets the requests, the other one
  * is aborted.
  *
+ * Where there is a shared directory (shared_io.h), a request is first looked for in
+ * it, and queued when it is not there, together with all that came with it, so
+ * that neighbours stay neighbours; when no answer comes, it does not wait long.
+ * What comes for it from its server is copied for the directory on its way.
+ *
  * Memory is taken by fetch_new() only: a request's slot is its tag modulo the
  * number of tags, there is a layer for each tag and each transfer, and a range
  * for each transfer.
@@ -35,6 +40,7 @@ struct fetch;
 struct layer;
 struct origin;
 struct request;
+struct shared;
 
 TAILQ_HEAD(request_list, request);
 
@@ -126,6 +132,7 @@ struct transport {
  * @stall_ns: a transfer that brings no byte for so long has failed
  * @connect_ns: time for name lookup, connection and TLS together
  * @hedge: transfers that may be started twice, in percent; 0: none
+ * @shared: where to look first, or NULL; it outlives the fetcher
  * @transport: NULL after the last
  */
 struct fetch_options {
@@ -135,6 +142,7 @@ struct fetch_options {
 	u64 stall_ns;
 	u64 connect_ns;
 	unsigned int hedge;
+	struct shared *shared;
 	struct transport *transport[FETCH_TRANSPORTS + 1];
 };
 

@@ -119,6 +119,7 @@ int layers_get(struct layers *ls, u64 id, struct layer **layer)
 	if (!l->origin)
 		return -ENOMEM;
 	l->size = l->info.csize;
+	l->tagged = *l->info.validator;
 found:
 	TAILQ_REMOVE(&ls->lru, l, lru);
 	TAILQ_INSERT_HEAD(&ls->lru, l, lru);

@@ -35,6 +35,7 @@ struct origin {
  * @queued: requests that wait to be part of a range, by offset
  * @size: of the object, 0 where it is not known yet
  * @open: requests, and ranges; while there are any, it stays what it is
+ * @tagged: it had an entity tag when its device was set up
  */
 struct layer {
 	TAILQ_ENTRY(layer) lru;
@@ -43,6 +44,7 @@ struct layer {
 	struct request_list queued;
 	u64 size;
 	unsigned int open;
+	bool tagged;
 	char name[37];
 };
 

@@ -9,6 +9,7 @@
  * start, and no file is opened later but those that layers name, and, by a
  * thread that nobody waits for, those with credentials.
  */
+#include <ctype.h>
 #include <getopt.h>
 #include <linux/capability.h>
 #include <linux/prctl.h>
@@ -31,11 +32,16 @@
 #include "http.h"
 #include "log.h"
 #include "notify.h"
+#include "shared_file.h"
+#include "shared_io.h"
+#include "shared_room.h"
+#include "units.h"
 
 #define CAFILE		"/etc/ssl/certs/ca-certificates.crt"
 #define STATUS_EVERY	(5 * NSEC_PER_SEC)
 #define BUSY_POLL_MS	200
 #define RESOLVER_STACK	(256 << 10)
+#define SHARED_TEXT	256
 
 enum { EXIT_USAGE = 2, EXIT_REPLACED, EXIT_SESSION = 75 };	/* 75: EX_TEMPFAIL */
 
@@ -43,6 +49,7 @@ struct options {
 	const char *device;
 	const char *cafile;
 	struct fetch_options fetch;
+	struct shared_options shared;
 	bool cafile_given;
 	bool wait;
 	bool replace;
@@ -56,6 +63,7 @@ struct daemon {
 	struct fetch *fetch;
 	struct transport *http;
 	struct transport *file;
+	struct shared *shared;
 	int signals;
 	int ticker;
 	u64 tick;
@@ -71,13 +79,16 @@ static const char usage_text[] =
 "  --wait                if another helper is attached, wait for its end\n"
 "  --replace             if another helper is attached, take over from it now\n"
 "  --connections N       connections to one server (8)\n"
-"  --range-max BYTES     longest range to ask for, suffixes K and M (8M)\n"
+"  --range-max BYTES     longest range to ask for, suffixes K to T (8M)\n"
 "  --gap-max BYTES       unwanted bytes to read over within a range (0)\n"
 "  --connect-timeout S   seconds to look up a name, connect, start TLS (5)\n"
 "  --stall-timeout S     seconds without a byte that end an attempt (10)\n"
 "  --hedge PERCENT       ranges that may be asked for twice when late (5)\n"
 "  --cafile FILE         certificate authorities for https, PEM\n"
 "                        (" CAFILE ")\n"
+"  --shared DIR          directory of frames, shared with other hosts\n"
+"  --shared-size BYTES   what it may hold (16G)\n"
+"  --shared-patience MS  milliseconds that a frame is looked for there (50)\n"
 "  --verbose             log each range\n"
 "  --version, --help\n";
 
@@ -85,22 +96,10 @@ static const char usage_text[] =
 
 static bool parse_number(const char *text, u64 min, u64 max, u64 unit, u64 *n)
 {
-	char *end;
 	u64 value;
 
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (errno)
-		return false;
-	if (unit == 1 && (*end == 'K' || *end == 'M')) {
-		if (check_mul_overflow(value, *end == 'K' ? 1ULL << 10 :
-				       1ULL << 20, &value))
-			return false;
-		end++;
-	}
-	if (*end || value < min || value > max)
+	if (!units_parse(text, &value) || value < min || value > max ||
+	    (unit != 1 && !isdigit((unsigned char)text[strlen(text) - 1])))
 		return false;
 	*n = value * unit;
 	return true;
@@ -113,10 +112,21 @@ static void bad_number(const char *name, const char *text, u64 min, u64 max)
 	exit(EXIT_USAGE);
 }
 
+static void set_shared(struct options *opt, const char *dir)
+{
+	if (*dir != '/' || strlen(dir) >= SHARED_DIR) {
+		fprintf(stderr, "lazyframed: --shared %s: give an absolute path of up to %d bytes\n",
+			dir, SHARED_DIR - 1);
+		exit(EXIT_USAGE);
+	}
+	opt->shared.dir = dir;
+}
+
 static void parse_options(struct options *opt, int argc, char **argv)
 {
 	enum { DEVICE, WAIT, REPLACE, CONNECTIONS, RANGE_MAX, GAP_MAX, CONNECT, STALL,
-	       HEDGE, CAFILE_OPTION, VERBOSE, VERSION, HELP };
+	       HEDGE, SHARED_SIZE, SHARED_PATIENCE, SHARED, CAFILE_OPTION, VERBOSE,
+	       VERSION, HELP };
 	static const struct option options[] = {
 		[DEVICE] = { "device", required_argument, NULL, 0 },
 		[WAIT] = { "wait", no_argument, NULL, 0 },
@@ -127,6 +137,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		[CONNECT] = { "connect-timeout", required_argument, NULL, 0 },
 		[STALL] = { "stall-timeout", required_argument, NULL, 0 },
 		[HEDGE] = { "hedge", required_argument, NULL, 0 },
+		[SHARED_SIZE] = { "shared-size", required_argument, NULL, 0 },
+		[SHARED_PATIENCE] = { "shared-patience", required_argument, NULL, 0 },
+		[SHARED] = { "shared", required_argument, NULL, 0 },
 		[CAFILE_OPTION] = { "cafile", required_argument, NULL, 0 },
 		[VERBOSE] = { "verbose", no_argument, NULL, 0 },
 		[VERSION] = { "version", no_argument, NULL, 0 },
@@ -142,6 +155,8 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		[CONNECT] = { 1, 3600, NSEC_PER_SEC },
 		[STALL] = { 1, 3600, NSEC_PER_SEC },
 		[HEDGE] = { 0, 100, 1 },
+		[SHARED_SIZE] = { ROOM_CAP_MIN, 1ULL << 60, 1 },
+		[SHARED_PATIENCE] = { 1, 60000, NSEC_PER_MSEC },
 	};
 	u64 n = 0;
 	int i, c;
@@ -181,6 +196,15 @@ static void parse_options(struct options *opt, int argc, char **argv)
 			break;
 		case HEDGE:
 			opt->fetch.hedge = n;
+			break;
+		case SHARED_SIZE:
+			opt->shared.cap = n;
+			break;
+		case SHARED_PATIENCE:
+			opt->shared.patience_ns = n;
+			break;
+		case SHARED:
+			set_shared(opt, optarg);
 			break;
 		case CAFILE_OPTION:
 			opt->cafile = optarg;
@@ -309,18 +333,39 @@ static void on_signal(void *arg, int fd, u32 events)
 	d->stop = true;
 }
 
+/* "", or what there is to say of the shared directory */
+static const char *shared_text(struct daemon *d, char *text, size_t size)
+{
+	struct shared_stats s;
+
+	*text = 0;
+	if (!d->shared)
+		return text;
+	shared_stats(d->shared, &s);
+	snprintf(text, size,
+		 "; shared directory%s: %llu hits, %llu misses, %llu late, %llu not asked, %llu stored, %llu skipped, %llu healed, %llu evicted",
+		 shared_down(d->shared) ? " (does not answer)" : "",
+		 (unsigned long long)s.hits, (unsigned long long)s.misses,
+		 (unsigned long long)s.late, (unsigned long long)s.passed,
+		 (unsigned long long)s.stored, (unsigned long long)s.skipped,
+		 (unsigned long long)s.healed, (unsigned long long)s.evicted);
+	return text;
+}
+
 static void on_tick(void *arg, int fd, u32 events)
 {
 	struct daemon *d = arg;
 	const struct fetch_stats *s = fetch_stats(d->fetch);
+	char text[SHARED_TEXT];
 
 	(void)events;
 	notify("WATCHDOG=1\n"
-	       "STATUS=%u requests open, %u ranges in flight, %u servers do not answer; %llu requests, %llu ranges (%llu second ones), %llu MiB, %llu retries, %llu failures so far",
+	       "STATUS=%u requests open, %u ranges in flight, %u servers do not answer; %llu requests, %llu ranges (%llu second ones), %llu MiB, %llu retries, %llu failures so far%s",
 	       s->open, s->running, fetch_down(d->fetch), (unsigned long long)s->requests,
 	       (unsigned long long)s->ranges, (unsigned long long)s->hedges,
 	       (unsigned long long)s->bytes >> 20,
-	       (unsigned long long)s->retries, (unsigned long long)s->failed);
+	       (unsigned long long)s->retries, (unsigned long long)s->failed,
+	       shared_text(d, text, sizeof(text)));
 	timer_set(fd, now_ns() + d->tick);
 }
 
@@ -388,6 +433,32 @@ static bool make_transports(struct daemon *d)
 	return d->http && d->file;
 }
 
+/* Once the number of tags is known; the threads when privileges are dropped. */
+static bool make_fetcher(struct daemon *d)
+{
+	int err = 0;
+
+	if (d->opt.shared.dir) {
+		d->shared = shared_new(&d->loop, &d->opt.shared,
+				       d->channel.tags);
+		if (!d->shared)
+			goto fail;
+		err = shared_start(d->shared);
+		if (err) {
+			log_err("cannot start a thread: %s", strerror(-err));
+			return false;
+		}
+		d->opt.fetch.shared = d->shared;
+	}
+	d->fetch = fetch_new(&d->loop, &d->channel.sink, d->channel.tags,
+			     &d->opt.fetch);
+	if (d->fetch)
+		return true;
+fail:
+	log_err("cannot start: %s", strerror(errno));
+	return false;
+}
+
 static bool watch_all(struct daemon *d)
 {
 	u64 watchdog = notify_watchdog();
@@ -446,6 +517,10 @@ int main(int argc, char **argv)
 				.connect_ns = 5 * NSEC_PER_SEC,
 				.hedge = 5,
 			},
+			.shared = {
+				.cap = 16ULL << 30,
+				.patience_ns = 50 * NSEC_PER_MSEC,
+			},
 		},
 		.channel.fd = -1,
 	};
@@ -470,13 +545,7 @@ int main(int argc, char **argv)
 	if (open_channel(&d))
 		goto out;
 	drop_capabilities();
-	d.fetch = fetch_new(&d.loop, &d.channel.sink, d.channel.tags,
-			    &d.opt.fetch);
-	if (!d.fetch) {
-		log_err("cannot start: %s", strerror(errno));
-		goto out;
-	}
-	if (!watch_all(&d))
+	if (!make_fetcher(&d) || !watch_all(&d))
 		goto out;
 	err = http_credentials(d.http);
 	if (err) {
@@ -491,11 +560,18 @@ int main(int argc, char **argv)
 out:
 	if (d.fetch)
 		fetch_free(d.fetch);
+	/* The module's session ends before there is anything to wait for. */
+	channel_close(&d.channel);
+	if (d.shared) {
+		char text[SHARED_TEXT];
+
+		log_info("frames%s", shared_text(&d, text, sizeof(text)));
+		shared_free(d.shared);
+	}
 	if (d.http)
 		http_free(d.http);
 	if (d.file)
 		file_free(d.file);
-	channel_close(&d.channel);
 	loop_exit(&d.loop);
 	return status;
 }

@@ -56,6 +56,8 @@
 /* So long a reader waits for the store before the helper is asked, too. */
 #define LOAD_PATIENCE	(2 * HZ)
 #define MAX_LOADS	128
+/* Refused frames that are remembered until they are wanted again. */
+#define MAX_REFUSED	64
 /* What devices like to read into. */
 #define BUFFER_ALIGN	4096
 /* Bounds of what is done under the lock at once. */
@@ -89,6 +91,11 @@ static struct {
 	struct list_head prefetch;	/* WANTED, nobody does yet */
 	struct list_head lru;		/* READY; the oldest first */
 	struct list_head starved;	/* reads that got no memory for a frame */
+	struct {
+		u64 layer;		/* 0: unused */
+		u64 cstart;
+	} refused[MAX_REFUSED];
+	unsigned int next_refused;
 	struct slot slot[LF_TAGS];
 	unsigned int slots_used;
 	unsigned int sent;		/* slots that have a frame */
@@ -245,6 +252,35 @@ static struct list_head *want_list(const struct lf_frame *frame)
 }
 
 /*
+ * What the helper brought for @frame did not verify. The next request for it says
+ * so; whoever makes it, for the frame itself is gone. Where so many are refused
+ * that the oldest is overwritten, that one's does not.
+ */
+static void __remember_refused(const struct lf_frame *frame)
+{
+	unsigned int i = frames.next_refused++ % MAX_REFUSED;
+
+	frames.refused[i].layer = frame->layer->id;
+	frames.refused[i].cstart = frame->pos.cstart;
+}
+
+static bool __was_refused(const struct lf_frame *frame)
+{
+	unsigned int i;
+
+	if (!frames.next_refused)
+		return false;
+	for (i = 0; i < MAX_REFUSED; i++) {
+		if (frames.refused[i].layer != frame->layer->id ||
+		    frames.refused[i].cstart != frame->pos.cstart)
+			continue;
+		frames.refused[i].layer = 0;
+		return true;
+	}
+	return false;
+}
+
+/*
  * Insert @fresh as WANTED unless its like is there already. Returns the one
  * that is hashed, with a reference; the other is the caller's to put.
  */
@@ -259,6 +295,7 @@ static struct lf_frame *__insert(struct lf_frame *fresh, bool prefetch)
 	fresh->serial = ++frames.serial;
 	fresh->state = LF_FRAME_WANTED;
 	fresh->prefetch = prefetch;
+	fresh->again = __was_refused(fresh);
 	fresh->since = jiffies;
 	hlist_add_head_rcu(&fresh->hash,
 			   bucket(fresh->layer, fresh->pos.cstart));
@@ -649,7 +686,8 @@ static void __send(struct lf_frame *frame)
 
 	list_del_init(&frame->node);
 	frame->state = LF_FRAME_SENT;
-	__post(frame, frame->prefetch ? LAZYFRAME_REQ_PREFETCH : 0);
+	__post(frame, (frame->prefetch ? LAZYFRAME_REQ_PREFETCH : 0) |
+		      (frame->again ? LAZYFRAME_REQ_AGAIN : 0));
 	atomic64_inc(&lf_module_stat[LF_REQUESTS]);
 }
 
@@ -999,8 +1037,12 @@ bool lf_frame_drop(struct lf_frame *frame)
 	lf_store_forget(frame->store, frame->layer, &frame->pos);
 	spin_lock(&frames.lock);
 	mine = !hlist_unhashed(&frame->hash);
-	if (mine)
+	if (mine) {
+		/* What was bad in the store was not asked of a helper. */
+		if (!frame->stored)
+			__remember_refused(frame);
 		__unhash(frame);
+	}
 	spin_unlock(&frames.lock);
 	if (mine)
 		lf_frame_put(frame);

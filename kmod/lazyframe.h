@@ -649,6 +649,7 @@ struct lf_frame {
 	refcount_t refs;		/* A: one is the hash's */
 	enum lf_frame_state state;	/* F; READY is read with acquire */
 	bool prefetch;			/* F: nobody has waited for it yet */
+	bool again;			/* F: the last one like it did not verify */
 	bool stored;			/* F: the store is to be asked, or gave it */
 	bool orphan;			/* F: only a replaced helper's write holds it */
 	bool bad;			/* did not verify: not for the store */

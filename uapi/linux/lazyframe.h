@@ -55,6 +55,12 @@
  * after the request's last answer was sent; then it is to be ignored.
  */
 #define LAZYFRAME_REQ_PROMOTE	(1U << 1)
+/*
+ * The last answer for this frame came whole, but was not what it should be, and
+ * was thrown away. It should come from where the object is, not from a cache that
+ * may give the same bytes again. Helpers that do not know this ignore it.
+ */
+#define LAZYFRAME_REQ_AGAIN	(1U << 2)
 
 /**
  * struct lazyframe_request - one entry of the ring
