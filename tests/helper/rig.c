@@ -188,6 +188,11 @@ void rig_go(struct rig *rig)
 	must(!http_credentials(rig->http), "credentials");
 	rig->options.transport[0] = rig->http;
 	rig->options.transport[1] = rig->file;
+	if (rig->shared_options.dir) {
+		rig->shared = shared_new(&rig->loop, &rig->shared_options, TAGS);
+		must(rig->shared && !shared_start(rig->shared), "shared");
+		rig->options.shared = rig->shared;
+	}
 	rig->fetch = fetch_new(&rig->loop, &rig->sink, TAGS, &rig->options);
 	must(rig->fetch, "fetch_new");
 	snprintf(url, sizeof(url), "%s/object", rig->url);
@@ -201,6 +206,8 @@ void rig_down(struct rig *rig)
 
 	if (rig->fetch) {
 		fetch_free(rig->fetch);
+		if (rig->shared)
+			shared_free(rig->shared);
 		file_free(rig->file);
 		http_free(rig->http);
 		loop_exit(&rig->loop);

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "../../helper/fetch.h"
+#include "../../helper/shared_io.h"
 
 #define TAGS		256
 #define LAYERS		16
@@ -36,6 +37,8 @@ struct rig {
 	struct transport *http;
 	struct transport *file;
 	struct fetch_options options;
+	struct shared *shared;
+	struct shared_options shared_options;	/* dir NULL: there is none */
 	const char *cafile;
 	struct lazyframe_layer_info layer[LAYERS];
 	struct rig_tag tag[TAGS];
