@@ -469,6 +469,33 @@ static void make_text(void)
 	}
 }
 
+/* A name behind its folder's number; the entry is right by its flags alone. */
+static void make_shared(void)
+{
+	static const char *const names[] = {
+		"0123456789abcdef1032547698badcfe-1234-5.frame",
+		"0123456789abcdef-1-2-1000.part",
+	};
+	struct wire w = {0};
+	size_t i;
+
+	begin("shared");
+	for (i = 0; i < 2; i++) {
+		w = (struct wire){0};
+		/* the folder of the first: see unit/test_shared.c */
+		wire_u32(&w, 0xa5);
+		wire_put(&w, names[i], strlen(names[i]));
+		save(&w);
+	}
+	w = (struct wire){0};
+	wire_put(&w, "0123456789abcdef", 16);
+	wire_u64(&w, 4096);
+	wire_u32(&w, 99);
+	wire_u32(&w, 3);
+	wire_u32(&w, 0);
+	save(&w);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -487,5 +514,6 @@ int main(int argc, char **argv)
 	make_fill();
 	make_mapping();
 	make_text();
+	make_shared();
 	return 0;
 }
