@@ -115,8 +115,8 @@ static void bad_number(const char *name, const char *text, u64 min, u64 max)
 static void set_shared(struct options *opt, const char *dir)
 {
 	if (*dir != '/' || strlen(dir) >= SHARED_DIR) {
-		fprintf(stderr, "lazyframed: --shared %s: give an absolute path of up to %d bytes\n",
-			dir, SHARED_DIR - 1);
+		fprintf(stderr, "lazyframed: --shared %s: give an absolute path below %d bytes\n",
+			dir, SHARED_DIR);
 		exit(EXIT_USAGE);
 	}
 	opt->shared.dir = dir;

@@ -348,9 +348,10 @@ static int reserve(struct room *room, s64 *now)
 	room->reserved = true;
 	if (ftruncate(fd, room->share) || futimens(fd, NULL) || fstat(fd, &st))
 		err = -errno;
+	else
+		*now = st.st_mtim.tv_sec;
 	if (close(fd) && !err)
 		err = -errno;
-	*now = st.st_mtim.tv_sec;
 	return err;
 }
 

@@ -5,8 +5,8 @@
 # then dies while devices are read.
 . "$(dirname "$0")/remote.sh"
 
-image=$images/image/odd
-url=$(url_of odd-zstd-4K)
+image=$images/image/mixed
+url=$(url_of mixed-zstd-128K)
 dir=$tap_dir/nfs/frames
 mkdir -p "$tap_dir/export" "$tap_dir/nfs"
 eval "plain_$(declare -f cleanup)"
@@ -111,7 +111,7 @@ stop
 if [ "$on" = NFS ]; then
 	# readers go on, and so do daemons
 	helper_start --shared "$dir" --shared-patience 200
-	check "some of it is read" eval 'fresh s "$nginx/$url" && cmp -n 200000 /dev/mapper/s "$image"'
+	check "some of it is read" eval 'fresh s "$nginx/$url" && cmp -n 300000 /dev/mapper/s "$image"'
 	echo 0 >/proc/fs/nfsd/threads
 	start=$(date +%s%N)
 	check "its server dies: all of it is read" same s "$image" iflag=direct

@@ -257,7 +257,7 @@ TEST_F(shared, the_second_asks_no_server)
 	EXPECT_EQ(0, stats.misses + stats.late + stats.stored);
 	EXPECT_EQ(0, fetch_stats(self->rig->fetch)->ranges);
 	EXPECT_EQ(FRAMES, fetch_stats(self->rig->fetch)->completed);
-	dprintf(1, "# result: %d frames: %d requests without a directory, %d with an empty one, 0 with it full\n",
+	dprintf(1, "# result: %d frames: %d requests without, %d with an empty one, 0 with a full one\n",
 		FRAMES, without, with);
 }
 
@@ -520,9 +520,9 @@ TEST_F(shared, a_directory_that_hangs)
 	EXPECT_EQ(BREAKER_FAILURES, stats.late);
 	EXPECT_EQ(40, stats.passed);
 	EXPECT_EQ(0, stats.hits + stats.misses + stats.stored);
-	dprintf(1, "# result: a frame: %.2f ms without a directory, %.2f ms with one that hangs; the first %d: %.0f ms, patience %.0f ms\n",
-		without / 40e6, later / 40e6, BREAKER_FAILURES,
-		first / 1e6 / BREAKER_FAILURES, patience / 1e6);
+	dprintf(1, "# result: a frame: %.2f ms without, %.2f ms with one that hangs;"
+		" the first %d: %.0f ms, patience %.0f ms\n", without / 40e6, later / 40e6,
+		BREAKER_FAILURES, first / 1e6 / BREAKER_FAILURES, patience / 1e6);
 
 	/* All at once: the frames of a turn wait for the patience together. */
 	set_fault(false, 0, 0);
@@ -816,7 +816,7 @@ TEST_F_TIMEOUT(shared, the_cap_holds, 300)
 	}
 	EXPECT_LE(most, cap);
 	EXPECT_GT(most, cap / 2);
-	dprintf(1, "# result: cap %llu MiB, most that was there %.1f MiB, 60 MiB fetched by each of two\n",
+	dprintf(1, "# result: cap %llu MiB, at most %.1f there, two fetched 60 MiB each\n",
 		(unsigned long long)cap >> 20, most / 1048576.0);
 }
 
