@@ -118,7 +118,10 @@ static struct shared_job *next_job(struct shared *s)
 	return job;
 }
 
-/* A damaged entry is removed at once, before somebody else reads it. */
+/*
+ * A damaged entry is removed before the lookup ends: later, it could be the good
+ * one that was written in its place.
+ */
 static void heal(struct shared *s, const struct shared_key *key,
 		 const char *why)
 {
@@ -145,6 +148,8 @@ static void read_job(struct reader *r, struct shared_job *job)
 	job->begun = now_ns();
 	pthread_mutex_unlock(&s->lock);
 	err = shared_file_read(s->opt.dir, &key, r->entry, &fd, &why);
+	if (err == -EINVAL)
+		heal(s, &key, why);
 	pthread_mutex_lock(&s->lock);
 	job->err = err;
 	job->ended = now_ns();
@@ -154,8 +159,6 @@ static void read_job(struct reader *r, struct shared_job *job)
 	pthread_mutex_unlock(&s->lock);
 	wake(s);
 	shared_file_used(fd, !err);
-	if (err == -EINVAL)
-		heal(s, &key, why);
 	pthread_mutex_lock(&s->lock);
 	while (r->waits && !s->stop)
 		pthread_cond_wait(&r->used, &s->lock);
