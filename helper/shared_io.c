@@ -85,6 +85,7 @@ struct shared {
 	struct job_list done;
 	struct copy_list copies;	/* idle ones */
 	struct copy_list to_store;
+	unsigned int removing;		/* writers that remove an entry now */
 	struct shared_copy *copy;
 	u8 *free_piece[SHARED_PIECES];
 	u32 free_pieces;
@@ -400,13 +401,17 @@ static void write_copy(struct shared *s, struct shared_copy *copy)
 	bool remove = !copy->pieces;
 	int err = 0;
 
+	s->removing += remove;
 	pthread_mutex_unlock(&s->lock);
 	if (remove)
 		heal(s, &copy->key, "the module refused it");
 	else
 		err = store(s, copy, number);
 	pthread_mutex_lock(&s->lock);
-	if (!remove)
+	s->removing -= remove;
+	if (remove)
+		pthread_cond_broadcast(&s->to_write);
+	else
 		stored(s, copy, err);
 	free_copy(s, copy);
 }
@@ -419,7 +424,8 @@ static void *writer_main(void *arg)
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
 		copy = TAILQ_FIRST(&s->to_store);
-		if (!copy) {
+		/* What is removed may be what is to be written next. */
+		if (!copy || s->removing) {
 			pthread_cond_wait(&s->to_write, &s->lock);
 			continue;
 		}
