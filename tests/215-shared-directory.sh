@@ -84,7 +84,7 @@ url=$(url_of odd-zstd-128K)
 # Wrong, though whole: so the server answered, and so it was stored
 server_start
 object=/${url%.header}.zstd
-rm -r "$dir"/*
+rm -r "${dir:?}"/*
 share
 check "attach by the other server" fresh s "$server/$url"
 control "fault corrupt path=$object count=2 at=10"

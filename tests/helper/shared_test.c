@@ -260,7 +260,7 @@ TEST_F(shared, the_second_asks_no_server)
 	EXPECT_EQ(0, stats.misses + stats.late + stats.stored);
 	EXPECT_EQ(0, fetch_stats(self->rig->fetch)->ranges);
 	EXPECT_EQ(FRAMES, fetch_stats(self->rig->fetch)->completed);
-	dprintf(1, "# result: %d frames: %d requests without, %d with an empty one, 0 with a full one\n",
+	dprintf(1, "# result: %d frames: %d requests without, %d with it empty, 0 full\n",
 		FRAMES, without, with);
 }
 
