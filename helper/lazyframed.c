@@ -31,6 +31,7 @@
 #include "http.h"
 #include "log.h"
 #include "notify.h"
+#include "tls.h"
 
 #define CAFILE		"/etc/ssl/certs/ca-certificates.crt"
 #define STATUS_EVERY	(5 * NSEC_PER_SEC)
@@ -43,7 +44,6 @@ struct options {
 	const char *device;
 	const char *cafile;
 	struct fetch_options fetch;
-	bool cafile_given;
 	bool wait;
 	bool replace;
 	bool verbose;
@@ -184,7 +184,6 @@ static void parse_options(struct options *opt, int argc, char **argv)
 			break;
 		case CAFILE_OPTION:
 			opt->cafile = optarg;
-			opt->cafile_given = true;
 			break;
 		case VERBOSE:
 			opt->verbose = true;
@@ -370,15 +369,15 @@ static bool make_transports(struct daemon *d)
 {
 	struct http_options http = {
 		.connections = d->opt.fetch.connections,
-		.cafile = d->opt.cafile,
+		.cafile = tls_cafile(d->opt.cafile),
 		.verbose = d->opt.verbose,
 	};
 
-	if (!d->opt.cafile_given && access(http.cafile, R_OK)) {
-		log_warn("%s: %s; https will not work, see --cafile",
-			 http.cafile, strerror(errno));
-		http.cafile = NULL;
-	}
+	if (!http.cafile && access(CAFILE, R_OK))
+		log_warn("%s: %s; https will not work, see --cafile", CAFILE,
+			 strerror(errno));
+	else if (!http.cafile)
+		http.cafile = CAFILE;
 	d->http = http_new(&d->loop, &http);
 	d->file = file_new(&d->loop, d->opt.fetch.connections);
 	d->opt.fetch.transport[0] = d->http;
@@ -438,7 +437,6 @@ int main(int argc, char **argv)
 	struct daemon d = {
 		.opt = {
 			.device = LAZYFRAME_DEVICE,
-			.cafile = CAFILE,
 			.fetch = {
 				.connections = 8,
 				.range_max = 8 << 20,

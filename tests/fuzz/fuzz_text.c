@@ -5,7 +5,7 @@
  */
 #include "../../helper/credentials.h"
 #include "../../helper/ini.h"
-#include "../../helper/s3.h"
+#include "../../helper/auth.h"
 #include "../../helper/xml.h"
 #include "fuzz.h"
 
@@ -29,23 +29,23 @@ static void check_credentials(int err, struct credentials *c)
 
 static void check_url(const char *text)
 {
-	struct s3_target target = { };
-	struct s3_url url;
+	struct bucket_target target = { };
+	struct bucket_url url;
 	const char *p;
 	char *full;
 
 	if (asprintf(&full, "s3://%s", text) < 0)
 		abort();
-	if (!s3_url_parse(full, &url, NULL)) {
+	if (!bucket_parse(full, &url, NULL)) {
 		for (p = url.key; *p; p++)
 			MUST(*p > ' ' && *p < 0x7f && !strchr("?#\"<>\\", *p));
 		MUST(!strpbrk(url.bucket, "/@:?#%"));
-		MUST(!s3_target(&url, "http://host", "region", S3_AUTO,
+		MUST(!bucket_target(&url, "http://host", "region", BUCKET_AUTO,
 				&target, NULL));
 		MUST(!strncmp(target.url, "http://host/", 12));
-		s3_target_free(&target);
+		bucket_target_free(&target);
 	}
-	s3_url_free(&url);
+	bucket_free(&url);
 	free(full);
 }
 
@@ -73,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		free(value);
 		free(ini_get(text, "profile a", "s3.K"));
 	}
-	s3_answer(text, &value, why, sizeof(why));
+	bucket_answer(text, &value, why, sizeof(why));
 	MUST(strlen(why) < sizeof(why));
 	free(value);
 	check_credentials(credentials_json(text, 0, &c, &e), &c);
