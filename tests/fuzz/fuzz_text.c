@@ -5,7 +5,9 @@
  */
 #include "../../helper/credentials.h"
 #include "../../helper/ini.h"
-#include "../../helper/auth.h"
+#include "../../helper/bucket.h"
+#include "../../helper/credentials.h"
+#include "../../helper/origin.h"
 #include "../../helper/xml.h"
 #include "fuzz.h"
 
@@ -15,6 +17,46 @@ static bool header_safe(const char *text)
 		if (*text <= ' ' || *text == 0x7f)
 			return false;
 	return true;
+}
+
+static void check_oauth(const char *text)
+{
+	struct credentials c;
+	struct error e;
+
+	if (!credentials_oauth(text, &c, &e)) {
+		MUST(!strncmp(c.lines, "Authorization: Bearer ", 22));
+		MUST(c.lines[22] && header_safe(c.lines + 22));
+	}
+	credentials_free(&c);
+}
+
+/* What goes to an origin, goes to no other. */
+static void check_origin(const char *text)
+{
+	char *origin = origin_of(text), *again;
+
+	if (!origin)
+		return;
+	MUST(!strchr(origin, '@') && !strpbrk(origin + 8, "?#"));
+	MUST(!strncmp(origin, "http://", 7) || !strncmp(origin, "https://", 8));
+	again = origin_of(origin);
+	MUST(again && (!strcmp(origin, again) || strlen(again) < strlen(origin)));
+	free(again);
+	free(origin);
+}
+
+/* All sections have names, and there is an end of them. */
+static void check_sections(const char *text, size_t bytes)
+{
+	const char *at = text;
+	char *name;
+
+	while ((name = ini_section(&at))) {
+		MUST(at > text && at <= text + bytes);
+		MUST(strlen(name) <= bytes);
+		free(name);
+	}
 }
 
 static void check_credentials(int err, struct credentials *c)
@@ -78,6 +120,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	free(value);
 	check_credentials(credentials_json(text, 0, &c, &e), &c);
 	check_credentials(credentials_xml(text, 0, &c, &e), &c);
+	check_oauth(text);
+	check_origin(text);
+	check_sections(text, bytes);
 	check_url(text);
 	free(text);
 	return 0;
