@@ -156,8 +156,7 @@ s3_control issue
 # Writing
 
 base=gs://bucket/some/dir
-head -c 40M /dev/urandom >big
-truncate -s 45M big
+head -c 18M /dev/urandom >big
 build() { google lazyframe build -q "$@" "$base"; }
 clean()
 {
@@ -176,8 +175,8 @@ parts()
 {
 	s3_control forget
 	url=$("$@" lazyframe build -q -f 1M big "$base") && "$@" lazyframe verify -q "$url" &&
-		s3_log "PUT /bucket/some/dir/.*/\..*\.parts?partNumber=3" &&
-		[ "$(cat "$(file_of "$url")/"big.zstd.uncompressed-size)" = 41943040 ] && clean
+		s3_log "PUT /bucket/some/dir/.*/\..*\.parts?partNumber=2" &&
+		[ "$(cat "$(file_of "$url")/"big.zstd.uncompressed-size)" = 18874368 ] && clean
 }
 check "a big one, in parts" parts google
 check "a big one, signed with an HMAC key" parts hmac
