@@ -192,8 +192,8 @@ static char *endpoint_host(const char *endpoint, const char **path)
 }
 
 int bucket_target(const struct bucket_url *url, const char *endpoint,
-	      const char *region, enum bucket_style style,
-	      struct bucket_target *target, struct error *e)
+		  const char *region, enum bucket_style style,
+		  struct bucket_target *target, struct error *e)
 {
 	const char *prefix = "", *scheme = "https";
 	char *host = NULL;

@@ -86,8 +86,8 @@ struct bucket_target {
  * @endpoint: "http://host:port/path" of a service; NULL: AWS
  */
 int bucket_target(const struct bucket_url *url, const char *endpoint,
-	      const char *region, enum bucket_style style,
-	      struct bucket_target *target, struct error *e);
+		  const char *region, enum bucket_style style,
+		  struct bucket_target *target, struct error *e);
 void bucket_target_free(struct bucket_target *target);
 
 /**

@@ -10,6 +10,8 @@
 
 #define TOKEN	"/computeMetadata/v1/instance/service-accounts/default/token"
 #define FLAVOR	"Metadata-Flavor"
+#define NOT_FOUND \
+	"no credentials in environment or files (see GOOGLE_APPLICATION_CREDENTIALS), and of this instance"
 
 int credentials_gce(const struct gs *gs, const struct web *web,
 		    struct credentials *cred, struct error *e)
@@ -52,6 +54,6 @@ int credentials_gce(const struct gs *gs, const struct web *web,
 	secret_free(answer.body);
 out:
 	if (err)
-		error_prefix(e, "no credentials in environment or files (see GOOGLE_APPLICATION_CREDENTIALS), and of this instance");
+		error_prefix(e, NOT_FOUND);
 	return err;
 }

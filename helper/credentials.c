@@ -66,12 +66,14 @@ int credentials_json(const char *text, time_t date, struct credentials *cred,
 		err = error_set(e, -EACCES, "the answer's code is %.64s", code);
 		goto out;
 	}
-	err = credentials_copy(&cred->access_key, json_text(json, "AccessKeyId"), e);
+	err = credentials_copy(&cred->access_key,
+			       json_text(json, "AccessKeyId"), e);
 	if (!err)
-		err = credentials_copy(&cred->secret, json_text(json, "SecretAccessKey"),
-			   e);
+		err = credentials_copy(&cred->secret,
+				       json_text(json, "SecretAccessKey"), e);
 	if (!err)
-		err = credentials_copy(&cred->token, json_text(json, "Token"), e);
+		err = credentials_copy(&cred->token, json_text(json, "Token"),
+				       e);
 	if (!err && (!cred->access_key || !cred->secret))
 		err = error_set(e, -EPROTO,
 				"the answer lacks AccessKeyId or SecretAccessKey");

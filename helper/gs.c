@@ -48,9 +48,11 @@ static int find_endpoint(struct gs *gs, struct error *e)
 	const char *host = env("STORAGE_EMULATOR_HOST");
 	int err;
 
+	if (!host)
+		return credentials_copy(&gs->endpoint, ENDPOINT, e);
 	/* Google's libraries take it with and without a scheme. */
-	if (asprintf(&gs->endpoint, "%s%s", host && !strstr(host, "://") ?
-		     "http://" : "", host ? host : ENDPOINT) < 0) {
+	if (asprintf(&gs->endpoint, "%s%s", strstr(host, "://") ? "" :
+		     "http://", host) < 0) {
 		gs->endpoint = NULL;
 		return no_memory(e);
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * One request to S3, or what speaks like it, with a small answer, for the commands: signed anew at each
- * attempt, tried again where that may help.
+ * One request to S3, or what speaks like it, with a small answer, for the commands:
+ * signed anew at each attempt, tried again where that may help.
  */
 #ifndef LF_S3ASK_H
 #define LF_S3ASK_H

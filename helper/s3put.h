@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Writing objects to S3 and what speaks like it: what is small in one request, what is big in parts, of
- * which several are on their way at a time.
+ * Writing objects to S3 and what speaks like it: what is small in one request,
+ * what is big in parts, of which several are on their way at a time.
  *
  * Nothing that exists is written over: each request that makes an object visible
  * is conditional, and where the store does not know conditions, a look before

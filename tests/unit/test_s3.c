@@ -10,7 +10,10 @@
 #include <unistd.h>
 
 #include "../../helper/credentials.h"
+#include "../../helper/gs.h"
 #include "../../helper/ini.h"
+#include "../../helper/keyring.h"
+#include "../../helper/origin.h"
 #include "../../helper/auth.h"
 #include "../../helper/s3put.h"
 #include "../../helper/bucket.h"
@@ -91,6 +94,28 @@ TEST(endpoints)
 		}
 	endpoint_check("http://me:hush@host", &e);
 	EXPECT_EQ(NULL, strstr(e.text, "hush"));
+}
+
+#define ORIGIN(url, value) ({						\
+	char *__got = origin_of(url);					\
+	EXPECT_STREQ(value, __got ? __got : "(none)");			\
+	free(__got);							\
+})
+
+/* What one server may know, one with a similar name must not. */
+TEST(origins)
+{
+	ORIGIN("https://Host.Example/a/b?c", "https://host.example");
+	ORIGIN("HTTPS://host:443?x", "https://host");
+	ORIGIN("http://host:443/", "http://host:443");
+	ORIGIN("http://host:80", "http://host");
+	ORIGIN("http://[::1]:8080/x", "http://[::1]:8080");
+	ORIGIN("http://host#@other/", "http://host");
+	ORIGIN("http://me:hush@host/", "(none)");
+	ORIGIN("https://host@other/", "(none)");
+	ORIGIN("http:///x", "(none)");
+	ORIGIN("ftp://host/", "(none)");
+	ORIGIN("s3://bucket/key", "(none)");
 }
 
 #define INI(section, name, value) ({					\
@@ -314,6 +339,86 @@ TEST_F(environment, keys_are_signed_with_and_kept_out_of_core_files)
 	EXPECT_EQ(4, lines);
 	auth_signed_free(&sig);
 	auth_close(s3);
+}
+
+/* A file in self->dir, for its owner alone; returns its path */
+static char *make_file(const char *dir, const char *name, const char *text)
+{
+	char *path;
+	int fd;
+
+	if (asprintf(&path, "%s/%s", dir, name) < 0)
+		abort();
+	fd = open(path, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		abort();
+	close(fd);
+	return path;
+}
+
+TEST_F(environment, tokens_of_origins_are_kept_out_of_core_files)
+{
+	struct auth_call call = { .method = "GET" };
+	struct auth_signed sig;
+	struct keyring *ring;
+	struct auth *auth;
+	struct error e;
+	char text[512], *config, *token;
+
+	token = make_file(self->dir, "token", "hush\n");
+	snprintf(text, sizeof(text), "[https://HOST:443]\nbearer_file = %s\n",
+		 token);
+	config = make_file(self->dir, "http.conf", text);
+	setenv("LAZYFRAME_HTTP_CONFIG", config, 1);
+	EXPECT_EQ(1, prctl(PR_GET_DUMPABLE));
+	ASSERT_EQ(0, keyring_open(&ring, NULL, NULL, &e));
+	ASSERT_EQ(0, keyring_find(ring, "https://hosts/x", &auth));
+	EXPECT_EQ(NULL, auth);
+	ASSERT_EQ(0, keyring_find(ring, "http://host/x", &auth));
+	EXPECT_EQ(NULL, auth);
+	ASSERT_EQ(0, keyring_find(ring, "https://host.other/x", &auth));
+	EXPECT_EQ(NULL, auth);
+	ASSERT_EQ(0, keyring_find(ring, "https://host/x", &auth));
+	ASSERT_NE(NULL, auth);
+	call.url = "https://host/x";
+	ASSERT_EQ(0, auth_sign(auth, &call, &sig, &e));
+	EXPECT_EQ(0, prctl(PR_GET_DUMPABLE));
+	EXPECT_STREQ("https://host/x", sig.url);
+	EXPECT_STREQ("Authorization: Bearer hush", sig.header->data);
+	EXPECT_TRUE(sig.follow);
+	auth_signed_free(&sig);
+	keyring_close(ring);
+	unlink(token);
+	unlink(config);
+	free(token);
+	free(config);
+	unsetenv("LAZYFRAME_HTTP_CONFIG");
+}
+
+TEST_F(environment, cloud_storage)
+{
+	struct error e;
+	struct gs *gs;
+
+	unsetenv("STORAGE_EMULATOR_HOST");
+	unsetenv("NO_GCE_CHECK");
+	ASSERT_EQ(0, gs_load(&gs, NULL, &e));
+	EXPECT_STREQ("https://storage.googleapis.com", gs->endpoint);
+	EXPECT_EQ(GS_INSTANCE, gs->source);
+	EXPECT_STREQ("metadata.google.internal", gs->metadata);
+	gs_free(gs);
+	setenv("GCE_METADATA_HOST", "evil/x?", 1);
+	EXPECT_EQ(-EINVAL, gs_load(&gs, NULL, &e));
+	unsetenv("GCE_METADATA_HOST");
+	setenv("STORAGE_EMULATOR_HOST", "localhost:9023", 1);
+	ASSERT_EQ(0, gs_load(&gs, NULL, &e));
+	EXPECT_STREQ("http://localhost:9023", gs->endpoint);
+	EXPECT_EQ(GS_NONE, gs->source);
+	gs_free(gs);
+	setenv("STORAGE_EMULATOR_HOST", "http://me:hush@localhost", 1);
+	EXPECT_EQ(-EINVAL, gs_load(&gs, NULL, &e));
+	EXPECT_EQ(NULL, strstr(e.text, "hush"));
+	unsetenv("STORAGE_EMULATOR_HOST");
 }
 
 TEST_F(environment, clocks_that_differ)
