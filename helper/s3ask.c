@@ -184,7 +184,7 @@ static int add_checksum(struct s3_ask *ask, struct sigv4_header *header,
 			char *payload, char *md5)
 {
 	const struct bucket_words *words = bucket_words(ask->call.url);
-	size_t n = ask->call.headers;
+	size_t n = ask->call.headers, i;
 
 	if (!ask->data)
 		return 0;
@@ -196,7 +196,8 @@ static int add_checksum(struct s3_ask *ask, struct sigv4_header *header,
 		return 0;
 	if (n == AUTH_HEADERS)
 		return -EINVAL;
-	memcpy(header, ask->call.header, n * sizeof(*header));
+	for (i = 0; i < n; i++)
+		header[i] = ask->call.header[i];
 	header[n] = (struct sigv4_header){ "content-md5", md5 };
 	ask->call.header = header;
 	ask->call.headers = n + 1;

@@ -156,21 +156,29 @@ static int connections(struct rig *rig, const char *protocol, int *lines)
 	return n;
 }
 
-TEST_F(tls, ranges_share_connections)
+/* The server's certificate is trusted; @n ranges come. */
+static void fetch_all(struct __test_metadata *_metadata, struct rig *rig, int n)
 {
-	struct rig *rig = self->rig;
-	bool two = *variant->protocol;
 	char cafile[128];
-	int i, lines;
+	int i;
 
 	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
 	rig->cafile = cafile;
 	rig_go(rig);
-	for (i = 0; i < 40; i++)
-		rig_post(rig, i, 1, 2 * i * FRAME, FRAME, 0, 0, 0);
+	for (i = 0; i < n; i++)
+		rig_post(rig, i, 1, 2 * i * FRAME, FRAME, 0, 0, 20000);
 	ASSERT_EQ(0, rig_run(rig));
-	for (i = 0; i < 40; i++)
+	for (i = 0; i < n; i++)
 		EXPECT_EQ(0, rig->tag[i].status);
+}
+
+TEST_F(tls, ranges_share_connections)
+{
+	struct rig *rig = self->rig;
+	bool two = *variant->protocol;
+	int i, lines;
+
+	fetch_all(_metadata, rig, 40);
 	i = connections(rig, two ? "HTTP/2.0" : "HTTP/1.1", &lines);
 	EXPECT_EQ(40, lines);
 	if (two) {
@@ -265,20 +273,9 @@ static void use_certificate(struct rig *rig, int port, const char *cert,
 
 TEST_F(tls, a_client_with_a_certificate)
 {
-	struct rig *rig = self->rig;
-	char cafile[128];
-	int i;
-
-	want_clients(rig, &self->nginx, self->port);
-	use_certificate(rig, self->port, "other", "key2");
-	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
-	rig->cafile = cafile;
-	rig_go(rig);
-	for (i = 0; i < 8; i++)
-		rig_post(rig, i, 1, 2 * i * FRAME, FRAME, 0, 0, 20000);
-	ASSERT_EQ(0, rig_run(rig));
-	for (i = 0; i < 8; i++)
-		EXPECT_EQ(0, rig->tag[i].status);
+	want_clients(self->rig, &self->nginx, self->port);
+	use_certificate(self->rig, self->port, "other", "key2");
+	fetch_all(_metadata, self->rig, 8);
 }
 
 TEST_F(tls, a_client_with_the_wrong_certificate)
@@ -322,8 +319,8 @@ static int proxied(const struct rig *rig, const char *what)
 TEST_F(tls, by_way_of_a_proxy)
 {
 	struct rig *rig = self->rig;
-	char cafile[128], command[640], what[64];
-	int i, port = 0;
+	char command[640], what[64];
+	int port = 0;
 	FILE *f;
 
 	snprintf(command, sizeof(command),
@@ -337,14 +334,7 @@ TEST_F(tls, by_way_of_a_proxy)
 	setenv("https_proxy", what, 1);
 	unsetenv("no_proxy");
 	unsetenv("NO_PROXY");
-	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
-	rig->cafile = cafile;
-	rig_go(rig);
-	for (i = 0; i < 8; i++)
-		rig_post(rig, i, 1, 2 * i * FRAME, FRAME, 0, 0, 20000);
-	ASSERT_EQ(0, rig_run(rig));
-	for (i = 0; i < 8; i++)
-		EXPECT_EQ(0, rig->tag[i].status);
+	fetch_all(_metadata, rig, 8);
 	snprintf(what, sizeof(what), "CONNECT 127.0.0.1:%d ", self->port);
 	EXPECT_LE(1, proxied(rig, what));
 	EXPECT_EQ(0, proxied(rig, "GET"));
