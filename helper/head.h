@@ -17,7 +17,7 @@
  */
 const char *head_get(CURL *curl, const char *name);
 
-/* head_u64 - decimal digits; @p is moved behind them */
+/* head_u64 - decimal digits; moves the pointer behind them */
 bool head_u64(const char **p, u64 *value);
 
 /* head_date - the Date header; 0: there is none, or it is no date */

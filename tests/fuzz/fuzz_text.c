@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What object stores and the services beside them answer, what stands in the
- * files of their tools, and s3:// URLs. Input: the text.
+ * files of their tools, and URLs. Input: the text.
  */
-#include "../../helper/credentials.h"
-#include "../../helper/ini.h"
 #include "../../helper/bucket.h"
 #include "../../helper/credentials.h"
+#include "../../helper/ini.h"
 #include "../../helper/origin.h"
 #include "../../helper/xml.h"
 #include "fuzz.h"
