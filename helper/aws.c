@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "ini.h"
-#include "secret.h"
+#include "web.h"
 
 #define CONTAINER_HOST	"http://169.254.170.2"
 #define METADATA	"http://169.254.169.254"
@@ -38,11 +38,6 @@ static const char *env(const char *name)
 	return value && *value ? value : NULL;
 }
 
-const char *aws_ca_bundle(void)
-{
-	return env("AWS_CA_BUNDLE");
-}
-
 /* The first that is set, or NULL; malloc()ed */
 static char *env_copy(const char *name, const char *other)
 {
@@ -51,18 +46,6 @@ static char *env_copy(const char *name, const char *other)
 	if (!value && other)
 		value = env(other);
 	return value ? strdup(value) : NULL;
-}
-
-static void warn_shared(aws_warn *warn, const char *path)
-{
-	char text[512];
-
-	if (!warn)
-		return;
-	snprintf(text, sizeof(text),
-		 "%s: holds secrets, and others than its owner may read it; chmod 600 it",
-		 path);
-	warn(text);
 }
 
 /* Files */
@@ -172,11 +155,11 @@ static int find_style(struct aws *aws, const struct files *f, struct error *e)
 	if (!style)
 		style = config_get(f, "s3.addressing_style");
 	if (!style || !strcmp(style, "auto"))
-		aws->style = S3_AUTO;
+		aws->style = BUCKET_AUTO;
 	else if (!strcmp(style, "path"))
-		aws->style = S3_PATH;
+		aws->style = BUCKET_PATH;
 	else if (!strcmp(style, "virtual"))
-		aws->style = S3_VIRTUAL;
+		aws->style = BUCKET_VIRTUAL;
 	else
 		err = error_set(e, -EINVAL,
 				"LAZYFRAME_S3_ADDRESSING or addressing_style: \"%s\" is none of path, virtual, auto",
@@ -202,14 +185,14 @@ static int find_place(struct aws *aws, const struct files *f, struct error *e)
 				 aws->region);
 	aws->endpoint = find_endpoint(f, "AWS_ENDPOINT_URL_S3",
 				      "s3.endpoint_url");
-	err = aws->endpoint ? s3_endpoint_check(aws->endpoint, e) : 0;
+	err = aws->endpoint ? endpoint_check(aws->endpoint, e) : 0;
 	if (err) {
 		error_prefix(e, "AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or endpoint_url");
 		return err;
 	}
 	aws->sts = find_endpoint(f, "AWS_ENDPOINT_URL_STS",
 				 "sts.endpoint_url");
-	err = aws->sts ? s3_endpoint_check(aws->sts, e) : 0;
+	err = aws->sts ? endpoint_check(aws->sts, e) : 0;
 	if (err) {
 		error_prefix(e, "AWS_ENDPOINT_URL_STS, AWS_ENDPOINT_URL or endpoint_url");
 		return err;
@@ -265,14 +248,14 @@ static int from_web_identity(struct aws *aws, const struct files *f)
 }
 
 static int from_file(struct aws *aws, const char *text, const char *section,
-		     const char *path, bool shared, aws_warn *warn,
+		     const char *path, bool shared, secret_warn *warn,
 		     struct error *e)
 {
 	aws->access_key = ini_get(text, section, "aws_access_key_id");
 	if (!aws->access_key)
 		return -ENOENT;
 	if (shared)
-		warn_shared(warn, path);
+		secret_tell(warn, path);
 	aws->source = AWS_KEYS;
 	if (asprintf(&aws->from, "%s, profile %s", path, aws->profile) < 0)
 		aws->from = NULL;
@@ -305,32 +288,6 @@ static int from_elsewhere(const struct files *f, struct error *e)
 	return -ENOENT;
 }
 
-/* Over plain HTTP, a token may go to this machine and its agents alone. */
-static bool agent_allowed(const char *url)
-{
-	static const char *const hosts[] = {
-		"localhost", "127.0.0.1", "[::1]", "169.254.170.2",
-		"169.254.170.23", "[fd00:ec2::23]",
-	};
-	size_t i, len;
-
-	if (!strncmp(url, "https://", 8))
-		return true;
-	if (strncmp(url, "http://", 7))
-		return false;
-	url += 7;
-	/* "127.0.0.1:80@elsewhere" */
-	if (memchr(url, '@', strcspn(url, "/?#")))
-		return false;
-	for (i = 0; i < ARRAY_SIZE(hosts); i++) {
-		len = strlen(hosts[i]);
-		if (!strncmp(url, hosts[i], len) &&
-		    strchr("/:", url[len]))	/* its end, too */
-			return true;
-	}
-	return false;
-}
-
 static int from_container(struct aws *aws, struct error *e)
 {
 	const char *relative = env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
@@ -343,7 +300,7 @@ static int from_container(struct aws *aws, struct error *e)
 		if (asprintf(&aws->agent, CONTAINER_HOST "%s", relative) < 0)
 			aws->agent = NULL;
 	} else if (full) {
-		if (!agent_allowed(full))
+		if (!web_safe(full))
 			return error_set(e, -EINVAL,
 					 "AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https:// nor on this machine");
 		aws->agent = strdup(full);
@@ -371,10 +328,10 @@ static int from_instance(struct aws *aws, struct error *e)
 		aws->metadata = strdup(METADATA);
 	if (!aws->metadata)
 		return error_set(e, -ENOMEM, "out of memory");
-	return s3_endpoint_check(aws->metadata, e);
+	return endpoint_check(aws->metadata, e);
 }
 
-static int find_source(struct aws *aws, const struct files *f, aws_warn *warn,
+static int find_source(struct aws *aws, const struct files *f, secret_warn *warn,
 		       struct error *e)
 {
 	int err;
@@ -397,7 +354,7 @@ static int find_source(struct aws *aws, const struct files *f, aws_warn *warn,
 	return err;
 }
 
-int aws_load(struct aws **result, aws_warn *warn, struct error *e)
+int aws_load(struct aws **result, secret_warn *warn, struct error *e)
 {
 	const char *profile = env("AWS_PROFILE");
 	struct aws *aws = calloc(1, sizeof(*aws));
@@ -445,22 +402,4 @@ void aws_free(struct aws *aws)
 	secret_free(aws->agent_token);
 	free(aws->metadata);
 	free(aws);
-}
-
-int aws_token(const struct aws *aws, aws_warn *warn, char **token,
-	      struct error *e)
-{
-	bool shared;
-
-	*token = secret_read(aws->token_file, &shared);
-	if (!*token)
-		return error_set(e, -errno, "%s: %m", aws->token_file);
-	if (!**token) {
-		secret_free(*token);
-		return error_set(e, -ENODATA, "%s: there is no token in it",
-				 aws->token_file);
-	}
-	if (shared)
-		warn_shared(warn, aws->token_file);
-	return 0;
 }

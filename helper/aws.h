@@ -6,7 +6,8 @@
 #ifndef LF_AWS_H
 #define LF_AWS_H
 
-#include "s3url.h"
+#include "bucket.h"
+#include "secret.h"
 
 /**
  * enum aws_source - in the order in which they are looked for
@@ -37,7 +38,7 @@ struct aws {
 	char *region;
 	char *endpoint;
 	char *sts;
-	enum s3_style style;
+	enum bucket_style style;
 	enum aws_source source;
 	char *from;
 	char *access_key;
@@ -52,26 +53,10 @@ struct aws {
 };
 
 /**
- * aws_ca_bundle - file with the authorities to trust instead of the system's
- *
- * For the commands; the daemon has an option. Return: NULL where none is named
- */
-const char *aws_ca_bundle(void);
-
-typedef void aws_warn(const char *text);
-
-/**
  * aws_load - read environment and files; no network
  * @warn: is told about files that others can read; may be NULL
  */
-int aws_load(struct aws **aws, aws_warn *warn, struct error *e);
+int aws_load(struct aws **aws, secret_warn *warn, struct error *e);
 void aws_free(struct aws *aws);
-
-/**
- * aws_token - read @token_file
- * @token: out, secret_free()
- */
-int aws_token(const struct aws *aws, aws_warn *warn, char **token,
-	      struct error *e);
 
 #endif

@@ -18,7 +18,7 @@ static int make_header(const struct aws *aws, const struct web *web,
 
 	*line = NULL;
 	if (aws->token_file) {
-		err = aws_token(aws, web->warn, &read, e);
+		err = secret_file(aws->token_file, web->warn, &read, e);
 		token = read;
 	}
 	if (!err && token && strpbrk(token, "\r\n"))

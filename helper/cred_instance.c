@@ -51,7 +51,7 @@ static int role_path(const char *list, char **path, struct error *e)
 	size_t len = strcspn(list, "\r\n");
 	char *name = strndup(list, len), *escaped;
 
-	escaped = name ? s3_escape(name, "") : NULL;
+	escaped = name ? url_escape(name, "") : NULL;
 	free(name);
 	if (!escaped || asprintf(path, ROLES "%s", escaped) < 0) {
 		free(escaped);

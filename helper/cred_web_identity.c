@@ -13,9 +13,9 @@
 
 static char *make_body(const struct aws *aws, const char *token)
 {
-	char *role = s3_escape(aws->role, "");
-	char *session = s3_escape(aws->session ? aws->session : "lazyframe", "");
-	char *escaped = s3_escape(token, ""), *body = NULL;
+	char *role = url_escape(aws->role, "");
+	char *session = url_escape(aws->session ? aws->session : "lazyframe", "");
+	char *escaped = url_escape(token, ""), *body = NULL;
 
 	if (role && session && escaped &&
 	    asprintf(&body,
@@ -62,7 +62,7 @@ int credentials_web_identity(const struct aws *aws, const struct web *web,
 	struct web_answer answer;
 	int err;
 
-	err = aws_token(aws, web->warn, &token, e);
+	err = secret_file(aws->token_file, web->warn, &token, e);
 	if (err)
 		goto out;
 	body = make_body(aws, token);

@@ -1,28 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "credentials.h"
 
-#include <json-c/json.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "jsontext.h"
 #include "secret.h"
 #include "xml.h"
 
-/* What can stand in a header's line */
-static bool printable(const char *text)
+int credentials_check(const struct credentials *cred, struct error *e)
 {
-	for (; *text; text++)
-		if (*text <= ' ' || *text == 0x7f)
-			return false;
-	return true;
-}
-
-static int check(const struct credentials *cred, struct error *e)
-{
-	if (!cred->access_key || !printable(cred->access_key) ||
+	if (!cred->access_key || !secret_printable(cred->access_key) ||
 	    strchr(cred->access_key, '/'))
 		return error_set(e, -EINVAL,
 				 "the access key has characters that no access key has");
-	if (cred->token && !printable(cred->token))
+	if (cred->token && !secret_printable(cred->token))
 		return error_set(e, -EINVAL,
 				 "the session token has spaces or control characters");
 	return 0;
@@ -49,22 +41,12 @@ static int set_end(struct credentials *cred, const char *text, time_t date,
 	return 0;
 }
 
-static int copy(char **to, const char *text, struct error *e)
+int credentials_copy(char **to, const char *text, struct error *e)
 {
 	*to = text && *text ? strdup(text) : NULL;
 	if (text && *text && !*to)
 		return error_set(e, -ENOMEM, "out of memory");
 	return 0;
-}
-
-static const char *json_text(struct json_object *json, const char *name)
-{
-	struct json_object *value;
-
-	if (!json_object_object_get_ex(json, name, &value) ||
-	    !json_object_is_type(value, json_type_string))
-		return NULL;
-	return json_object_get_string(value);
 }
 
 int credentials_json(const char *text, time_t date, struct credentials *cred,
@@ -84,12 +66,14 @@ int credentials_json(const char *text, time_t date, struct credentials *cred,
 		err = error_set(e, -EACCES, "the answer's code is %.64s", code);
 		goto out;
 	}
-	err = copy(&cred->access_key, json_text(json, "AccessKeyId"), e);
+	err = credentials_copy(&cred->access_key,
+			       json_text(json, "AccessKeyId"), e);
 	if (!err)
-		err = copy(&cred->secret, json_text(json, "SecretAccessKey"),
-			   e);
+		err = credentials_copy(&cred->secret,
+				       json_text(json, "SecretAccessKey"), e);
 	if (!err)
-		err = copy(&cred->token, json_text(json, "Token"), e);
+		err = credentials_copy(&cred->token, json_text(json, "Token"),
+				       e);
 	if (!err && (!cred->access_key || !cred->secret))
 		err = error_set(e, -EPROTO,
 				"the answer lacks AccessKeyId or SecretAccessKey");
@@ -97,7 +81,44 @@ int credentials_json(const char *text, time_t date, struct credentials *cred,
 	if (!err && end)
 		err = set_end(cred, end, date, e);
 	if (!err)
-		err = check(cred, e);
+		err = credentials_check(cred, e);
+out:
+	json_object_put(json);
+	if (err)
+		credentials_free(cred);
+	return err;
+}
+
+int credentials_bearer(const char *token, struct credentials *cred,
+		       struct error *e)
+{
+	if (!*token || !secret_printable(token))
+		return error_set(e, -EINVAL,
+				 "the token is empty, or has spaces or control characters");
+	if (asprintf(&cred->lines, "Authorization: Bearer %s", token) < 0) {
+		cred->lines = NULL;
+		return error_set(e, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+int credentials_oauth(const char *text, struct credentials *cred,
+		      struct error *e)
+{
+	struct json_object *json = json_tokener_parse(text), *value;
+	const char *token;
+	int err;
+
+	memset(cred, 0, sizeof(*cred));
+	token = json_text(json, "access_token");
+	if (!token) {
+		err = error_set(e, -EPROTO, "the answer lacks access_token");
+		goto out;
+	}
+	if (json_object_object_get_ex(json, "expires_in", &value) &&
+	    json_object_get_int64(value) > 0)
+		cred->seconds = json_object_get_int64(value);
+	err = credentials_bearer(token, cred, e);
 out:
 	json_object_put(json);
 	if (err)
@@ -122,7 +143,7 @@ int credentials_xml(const char *text, time_t date, struct credentials *cred,
 		err = set_end(cred, end, date, e);
 	free(end);
 	if (!err)
-		err = check(cred, e);
+		err = credentials_check(cred, e);
 	if (err)
 		credentials_free(cred);
 	return err;
@@ -133,47 +154,8 @@ void credentials_free(struct credentials *cred)
 	free(cred->access_key);
 	secret_free(cred->secret);
 	secret_free(cred->token);
+	secret_free(cred->lines);
+	secret_free(cred->key);
+	free(cred->cert);
 	memset(cred, 0, sizeof(*cred));
-}
-
-static int from_keys(const struct aws *aws, struct credentials *cred,
-		     struct error *e)
-{
-	int err;
-
-	err = copy(&cred->access_key, aws->access_key, e);
-	if (!err)
-		err = copy(&cred->secret, aws->secret, e);
-	if (!err)
-		err = copy(&cred->token, aws->token, e);
-	if (!err)
-		err = check(cred, e);
-	if (err)
-		error_prefix(e, "%s", aws->from ? aws->from : "keys");
-	return err;
-}
-
-int credentials_get(const struct aws *aws, const struct web *web,
-		    struct credentials *cred, struct error *e)
-{
-	int err;
-
-	memset(cred, 0, sizeof(*cred));
-	secret_hide();
-	switch (aws->source) {
-	case AWS_KEYS:
-		err = from_keys(aws, cred, e);
-		break;
-	case AWS_WEB_IDENTITY:
-		err = credentials_web_identity(aws, web, cred, e);
-		break;
-	case AWS_CONTAINER:
-		err = credentials_container(aws, web, cred, e);
-		break;
-	default:
-		err = credentials_instance(aws, web, cred, e);
-	}
-	if (err)
-		credentials_free(cred);
-	return err;
 }

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Keys to sign with, from wherever aws_load() found that they come from.
+ * What shows a server who asks.
  */
 #ifndef LF_CREDENTIALS_H
 #define LF_CREDENTIALS_H
 
+#include "aws.h"
 #include "web.h"
 
 /**
  * struct credentials
- * @token: session token, or NULL
+ * @access_key, @secret, @token: to sign with; @token is a session's, or NULL. No
+ *				 @access_key: nothing is signed
+ * @lines: of the request's head instead, with a newline between two; or NULL
+ * @cert, @key: of a client, for TLS, PEM; or NULL
  * @seconds: they are good for so long from now; 0: there is no end to them.
  *	     By the clock of who gave them, where that is known.
  */
@@ -17,17 +21,20 @@ struct credentials {
 	char *access_key;
 	char *secret;
 	char *token;
+	char *lines;
+	char *cert;
+	char *key;
 	u64 seconds;
 };
 
-/**
- * credentials_get - may wait for a network service
- *
- * No secret gets into an error's text. credentials_free() also after a failure.
- */
-int credentials_get(const struct aws *aws, const struct web *web,
-		    struct credentials *cred, struct error *e);
+/* credentials_free - they are wiped, and may be freed again */
 void credentials_free(struct credentials *cred);
+
+/* credentials_copy - NULL stays NULL, and so becomes "" */
+int credentials_copy(char **to, const char *text, struct error *e);
+
+/* credentials_check - can these keys stand in a header's line? */
+int credentials_check(const struct credentials *cred, struct error *e);
 
 /**
  * credentials_json - as container agents and the instance's metadata give them
@@ -40,7 +47,21 @@ int credentials_json(const char *text, time_t date, struct credentials *cred,
 int credentials_xml(const char *text, time_t date, struct credentials *cred,
 		    struct error *e);
 
-/* One source each; see enum aws_source. */
+/**
+ * credentials_oauth - "access_token" and "expires_in", for a bearer
+ */
+int credentials_oauth(const char *text, struct credentials *cred,
+		      struct error *e);
+
+/**
+ * credentials_bearer - the line for a token
+ *
+ * Return: 0, -EINVAL if it cannot stand there, or -ENOMEM
+ */
+int credentials_bearer(const char *token, struct credentials *cred,
+		       struct error *e);
+
+/* One source of the AWS ones each; see enum aws_source. */
 int credentials_web_identity(const struct aws *aws, const struct web *web,
 			     struct credentials *cred, struct error *e);
 int credentials_container(const struct aws *aws, const struct web *web,

@@ -5,7 +5,6 @@
  * its write callback. Before the first one, check() has seen the whole head of
  * the final answer.
  */
-#include <ctype.h>
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,14 +13,14 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/queue.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "head.h"
 #include "http.h"
+#include "keyring.h"
 #include "log.h"
 
 #define BUFFER_BYTES	(256 << 10)
-#define CAFILE_MAX	(16 << 20)
 /* The body of an error is read up to here, so that the connection lives on. */
 #define SWALLOW_MAX	65536
 #define MAX_REDIRECTS	5L
@@ -37,7 +36,8 @@ struct transfer {
 	char if_match[16 + LAZYFRAME_VALIDATOR_MAX];
 	char error[CURL_ERROR_SIZE];
 	char why[CURL_ERROR_SIZE + 64];
-	struct s3_signed s3;		/* its URL is NULL for other objects */
+	struct auth *auth;		/* NULL: nobody asks who we are */
+	struct auth_signed sig;		/* with @auth */
 	char refusal[REFUSAL_BYTES];
 	size_t refusal_bytes;		/* that came; there may be more */
 	int err;			/* what check() or fetch_bytes() said */
@@ -52,8 +52,8 @@ struct http {
 	struct loop *loop;
 	CURLM *multi;
 	int timer;
-	struct curl_blob authorities;
-	struct s3 *s3;
+	struct tls tls;
+	struct keyring *keyring;
 	int renewed;			/* eventfd: there may be credentials */
 	struct transfer_list idle;
 	struct transfer_list parked;
@@ -62,61 +62,6 @@ struct http {
 };
 
 /* The answer's head */
-
-/* The only header of this name, or NULL; two of them are as bad as none. */
-static const char *header(CURL *easy, const char *name)
-{
-	struct curl_header *h;
-
-	if (curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &h) ||
-	    h->amount != 1)
-		return NULL;
-	return h->value;
-}
-
-static bool parse_u64(const char **p, u64 *value)
-{
-	if (!isdigit((unsigned char)**p))
-		return false;
-	*value = 0;
-	for (; isdigit((unsigned char)**p); (*p)++)
-		if (check_mul_overflow(*value, (u64)10, value) ||
-		    check_add_overflow(*value, (u64)(**p - '0'), value))
-			return false;
-	return true;
-}
-
-/* "bytes first-last/size" or "bytes first-last/" and an asterisk (*size is 0) */
-static bool parse_content_range(const char *p, u64 *first, u64 *last, u64 *size)
-{
-	if (strncasecmp(p, "bytes ", 6) != 0)
-		return false;
-	p += 6;
-	if (!parse_u64(&p, first) || *p++ != '-' || !parse_u64(&p, last) ||
-	    *p++ != '/')
-		return false;
-	if (*p == '*') {
-		*size = 0;
-		p++;
-	} else if (!parse_u64(&p, size) || *size <= *last) {
-		return false;
-	}
-	return !*p && *first <= *last;
-}
-
-/* A strong tag: quoted, no quote, space or control character inside. */
-static bool strong(const char *etag)
-{
-	size_t len = strlen(etag), i;
-
-	if (len < 2 || len >= LAZYFRAME_VALIDATOR_MAX || etag[0] != '"' ||
-	    etag[len - 1] != '"')
-		return false;
-	for (i = 1; i < len - 1; i++)
-		if (etag[i] <= ' ' || etag[i] == '"' || etag[i] == 0x7f)
-			return false;
-	return true;
-}
 
 static int check_status(struct transfer *t, long status)
 {
@@ -147,7 +92,8 @@ static int check_status(struct transfer *t, long status)
 static int check(struct transfer *t)
 {
 	struct range *range = t->range;
-	u64 first = 0, last, size = 0, len = range->last + 1 - range->first;
+	u64 size = 0, len = range->last + 1 - range->first;
+	struct head_range got;
 	const char *value;
 	curl_off_t length = -1;
 	long status = 0;
@@ -159,9 +105,9 @@ static int check(struct transfer *t)
 	err = check_status(t, status);
 	if (err)
 		return err;
-	if (t->s3.url)
-		s3_accepted(t->http->s3, &t->s3);
-	value = header(t->easy, "Content-Encoding");
+	if (t->auth)
+		auth_accepted(t->auth, &t->sig);
+	value = head_get(t->easy, "Content-Encoding");
 	if (value && strcasecmp(value, "identity") != 0) {
 		snprintf(t->why, sizeof(t->why), "Content-Encoding is %.64s",
 			 value);
@@ -176,19 +122,21 @@ static int check(struct transfer *t)
 		}
 		size = len;
 	} else {
-		value = header(t->easy, "Content-Range");
-		if (!value ||
-		    !parse_content_range(value, &first, &last, &size) ||
-		    first != range->first || last != range->last) {
+		bool told = head_range(t->easy, &got);
+
+		if (!told || got.empty || got.first != range->first ||
+		    got.last != range->last) {
+			value = head_get(t->easy, "Content-Range");
 			snprintf(t->why, sizeof(t->why),
 				 "Content-Range is %.64s, %" PRIu64 "-%" PRIu64 " was asked for",
 				 value ? value : "missing", range->first,
 				 range->last);
 			/* Cut short by the end of a smaller object? */
-			if (value && size && size <= range->last)
+			if (told && got.size <= range->last)
 				return -ESTALE;
 			return -EAGAIN;
 		}
+		size = got.size == HEAD_UNKNOWN ? 0 : got.size;
 		if (range->size && !size) {
 			snprintf(t->why, sizeof(t->why),
 				 "Content-Range does not tell the object's size");
@@ -201,16 +149,17 @@ static int check(struct transfer *t)
 			return -EAGAIN;
 		}
 	}
-	value = header(t->easy, "ETag");
-	return fetch_identity(range, value && strong(value) ? value : "", size,
-			      t->why, sizeof(t->why));
+	value = head_get(t->easy, "ETag");
+	if (!value || !head_strong(value, LAZYFRAME_VALIDATOR_MAX))
+		value = "";
+	return fetch_identity(range, value, size, t->why, sizeof(t->why));
 }
 
 static void keep_refusal(struct transfer *t, const char *bytes, size_t len)
 {
 	size_t room = sizeof(t->refusal) - 1, have = t->refusal_bytes;
 
-	if (t->s3.url && have < room) {
+	if (t->auth && have < room) {
 		memcpy(t->refusal + have, bytes,
 		       len < room - have ? len : room - have);
 		t->refusal[len < room - have ? have + len : room] = 0;
@@ -219,22 +168,27 @@ static void keep_refusal(struct transfer *t, const char *bytes, size_t len)
 }
 
 /*
- * An answer of S3 that is not the object: what does it mean? After it has
- * ended, for its body tells.
+ * An answer that is not the object, where it matters who asks: what does it
+ * mean? After it has ended, for its body tells.
  */
-static int check_s3(struct http *h, struct transfer *t, long status, int err)
+static int check_refusal(struct transfer *t, long status, int err)
 {
-	char why[128], *code;
+	bool bucket = bucket_is(t->range->url);
+	char why[128], *code = NULL;
 	size_t used;
 
-	if (status != 301 && (status < 400 || status > 403))
+	/* A redirect of other servers' that is not followed stays one. */
+	if (status > 403 ||
+	    (status < 400 && status != 301 && (bucket || status < 300)))
 		return err;
-	s3_answer(t->refusal, &code, why, sizeof(why));
-	used = strlen(t->why);
-	snprintf(t->why + used, sizeof(t->why) - used, ", %s", why);
+	if (bucket) {
+		bucket_answer(t->refusal, &code, why, sizeof(why));
+		used = strlen(t->why);
+		snprintf(t->why + used, sizeof(t->why) - used, ", %s", why);
+	}
 	err = -EACCES;
 	if ((code && !strcmp(code, "RequestTimeout")) ||
-	    s3_refused(h->s3, &t->s3, status, code, header(t->easy, "Date")))
+	    auth_refused(t->auth, &t->sig, status, code, head_date(t->easy)))
 		err = -EAGAIN;
 	free(code);
 	return err;
@@ -263,7 +217,7 @@ static size_t on_bytes(char *bytes, size_t one, size_t len, void *arg)
 	    length >= 0 && length <= SWALLOW_MAX)
 		return len;
 	/* S3 does not tell how long its errors are. */
-	return t->s3.url && length < 0 && t->refusal_bytes <= SWALLOW_MAX ?
+	return t->auth && length < 0 && t->refusal_bytes <= SWALLOW_MAX ?
 		len : 0;
 }
 
@@ -276,20 +230,20 @@ static void release(struct http *h, struct transfer *t)
 	else
 		curl_multi_remove_handle(h->multi, t->easy);
 	t->parked = false;
-	s3_signed_free(&t->s3);
+	auth_signed_free(&t->sig);
 	t->range = NULL;
 	TAILQ_INSERT_HEAD(&h->idle, t, link);
 }
 
 /*
- * With everything that is not the same for all ranges. A signature covers the
- * path as it is, and the session token must not follow a redirect.
+ * With everything that is not the same for all ranges. @lines are ours; libcurl
+ * needs them as long as it runs.
  */
-static int launch(struct http *h, struct transfer *t, const char *url,
-		  struct curl_slist *lines)
+static int launch(struct http *h, struct transfer *t,
+		  const struct auth_signed *sig, struct curl_slist *lines)
 {
+	bool tls = !strncasecmp(sig->url, "https:", 6);
 	struct range *range = t->range;
-	bool tls = !strncasecmp(url, "https:", 6), s3 = t->s3.url;
 	CURL *easy = t->easy;
 	char bytes[64];
 
@@ -305,10 +259,8 @@ static int launch(struct http *h, struct transfer *t, const char *url,
 	 * where HTTP/2 is possible; else it would make transfers queue up
 	 * behind the first one's answer.
 	 */
-	if (curl_easy_setopt(easy, CURLOPT_URL, url) ||
+	if (auth_apply(easy, sig) ||
 	    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, lines) ||
-	    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, (long)s3) ||
-	    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, (long)!s3) ||
 	    curl_easy_setopt(easy, CURLOPT_RANGE, bytes) ||
 	    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
 			     (long)(range->wait_ns / NSEC_PER_MSEC) + 1) ||
@@ -321,25 +273,25 @@ static int launch(struct http *h, struct transfer *t, const char *url,
 	return curl_multi_add_handle(h->multi, easy) ? -ENOMEM : 0;
 }
 
-/* Each attempt has a signature of its own. -EAGAIN: no credentials now. */
-static int launch_s3(struct http *h, struct transfer *t, struct error *e)
+/* Each attempt is signed anew. -EAGAIN: no credentials now. */
+static int launch_signed(struct http *h, struct transfer *t, struct error *e)
 {
-	const struct s3_call call = { .method = "GET", .url = t->range->url };
+	const struct auth_call call = { .method = "GET", .url = t->range->url };
 	struct curl_slist *own, *more;
 	int err;
 
-	err = s3_sign(h->s3, &call, &t->s3, e);
+	err = auth_sign(t->auth, &call, &t->sig, e);
 	for (own = t->header; own && !err; own = own->next) {
-		more = curl_slist_append(t->s3.header, own->data);
+		more = curl_slist_append(t->sig.header, own->data);
 		if (!more)
 			err = -ENOMEM;
 		else
-			t->s3.header = more;
+			t->sig.header = more;
 	}
 	if (!err)
-		err = launch(h, t, t->s3.url, t->s3.header);
+		err = launch(h, t, &t->sig, t->sig.header);
 	if (err)
-		s3_signed_free(&t->s3);
+		auth_signed_free(&t->sig);
 	return err == -EINVAL ? -EPROTO : err;
 }
 
@@ -347,21 +299,28 @@ static int http_start(struct transport *transport, struct range *range)
 {
 	struct http *h = (struct http *)transport;
 	struct transfer *t = TAILQ_FIRST(&h->idle);
+	const struct auth_signed plain = {
+		.url = (char *)range->url,
+		.follow = true,
+	};
 	struct error e;
 	int err;
 
 	t->header[0].next = NULL;
-	if (strong(range->validator)) {
+	if (head_strong(range->validator, LAZYFRAME_VALIDATOR_MAX)) {
 		snprintf(t->if_match, sizeof(t->if_match), "If-Match: %s",
 			 range->validator);
 		t->header[0].next = &t->header[1];
 	}
 	t->range = range;
-	if (s3_url_is(range->url)) {
-		err = launch_s3(h, t, &e);
+	err = keyring_find(h->keyring, range->url, &t->auth);
+	if (err)
+		return err;
+	if (t->auth) {
+		err = launch_signed(h, t, &e);
 		t->parked = err == -EAGAIN;
 	} else {
-		err = launch(h, t, range->url, t->header);
+		err = launch(h, t, &plain, t->header);
 	}
 	if (err && !t->parked)
 		return err;
@@ -391,7 +350,7 @@ static void on_renewed(void *arg, int fd, u32 events)
 	for (; i && (t = TAILQ_FIRST(&h->parked)); i--) {
 		struct range *range = t->range;
 		struct error e = { "" };
-		int err = launch_s3(h, t, &e);
+		int err = launch_signed(h, t, &e);
 
 		TAILQ_REMOVE(&h->parked, t, link);
 		t->parked = err == -EAGAIN && !*e.text;
@@ -438,16 +397,15 @@ static void http_abort(struct transport *transport, struct range *range)
  */
 static u64 retry_after(CURL *easy)
 {
-	const char *after = header(easy, "Retry-After"), *p = after;
-	const char *date = header(easy, "Date");
-	time_t then, now = date ? curl_getdate(date, NULL) : -1;
+	const char *after = head_get(easy, "Retry-After"), *p = after;
+	time_t then, now = head_date(easy);
 	u64 seconds;
 
 	if (!after)
 		return 0;
-	if (!parse_u64(&p, &seconds) || *p) {
+	if (!head_u64(&p, &seconds) || *p) {
 		then = curl_getdate(after, NULL);
-		if (now == -1)
+		if (!now)
 			now = time(NULL);
 		seconds = then > now ? then - now : 0;
 	}
@@ -472,8 +430,8 @@ static void finish(struct http *h, struct transfer *t, CURLcode code)
 		snprintf(t->why, sizeof(t->why), "%s",
 			 *t->error ? t->error : curl_easy_strerror(code));
 	}
-	if (t->s3.url && err)
-		err = check_s3(h, t, status, err);
+	if (t->auth && err)
+		err = check_refusal(t, status, err);
 	if (err == -EAGAIN || err == -EHOSTDOWN)
 		after = retry_after(t->easy);
 	release(h, t);
@@ -566,38 +524,6 @@ static int trace(CURL *easy, curl_infotype type, char *text, size_t len,
 
 /* Construction */
 
-static int read_authorities(struct http *h, const char *path)
-{
-	struct stat st;
-	char *data = NULL;
-	ssize_t n;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || fstat(fd, &st))
-		goto fail;
-	errno = EFBIG;
-	if (!S_ISREG(st.st_mode) || st.st_size > CAFILE_MAX)
-		goto fail;
-	data = malloc(st.st_size + 1);
-	n = data ? read(fd, data, st.st_size) : -1;
-	if (n < 0)
-		goto fail;
-	close(fd);
-	h->authorities = (struct curl_blob){
-		.data = data,
-		.len = n,
-		.flags = CURL_BLOB_NOCOPY,
-	};
-	return 0;
-fail:
-	log_err("%s: cannot read certificate authorities: %s", path,
-		strerror(errno));
-	free(data);
-	if (fd >= 0)
-		close(fd);
-	return -1;
-}
-
 static int make_transfer(struct http *h, struct transfer *t, bool verbose)
 {
 	CURL *easy = curl_easy_init();
@@ -618,9 +544,7 @@ static int make_transfer(struct http *h, struct transfer *t, bool verbose)
 	    set(NOPROGRESS, 1L) || set(TCP_KEEPALIVE, 1L) ||
 	    set(HTTP_CONTENT_DECODING, 0L) || set(SUPPRESS_CONNECT_HEADERS, 1L))
 		return -1;
-	/* Nothing of TLS may come from disk later. */
-	if (set(CAINFO, NULL) || set(CAPATH, NULL) ||
-	    (h->authorities.data && set(CAINFO_BLOB, &h->authorities)))
+	if (tls_apply(easy, &h->tls))
 		return -1;
 	if (verbose && (set(DEBUGFUNCTION, trace) || set(VERBOSE, 1L)))
 		return -1;
@@ -637,19 +561,21 @@ int http_credentials(struct transport *t)
 {
 	struct http *h = (struct http *)t;
 
-	return s3_background(h->s3, h->renewed);
+	return keyring_background(h->keyring, h->renewed);
 }
 
 void http_reload(struct transport *t)
 {
-	s3_reload(((struct http *)t)->s3);
+	keyring_reload(((struct http *)t)->keyring);
 }
 
 struct transport *http_new(struct loop *loop, const struct http_options *opt)
 {
-	static const char *const schemes[] = { "https", "http", "s3", NULL };
+	static const char *const schemes[] = { "https", "http", "s3", "gs",
+					     NULL };
 	unsigned int i, n = fetch_transfers(opt->connections);
 	struct http *h = calloc(1, sizeof(*h));
+	struct error e = { "" };
 
 	if (!h || curl_global_init(CURL_GLOBAL_DEFAULT)) {
 		log_err("cannot start libcurl");
@@ -667,12 +593,14 @@ struct transport *http_new(struct loop *loop, const struct http_options *opt)
 	h->renewed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	TAILQ_INIT(&h->idle);
 	TAILQ_INIT(&h->parked);
-	if (opt->cafile && read_authorities(h, opt->cafile))
+	if ((opt->cafile && tls_load(&h->tls, opt->cafile, &e)) ||
+	    keyring_open(&h->keyring, on_warning, &h->tls, &e)) {
+		log_err("%s", e.text);
 		goto fail;
+	}
 	if (h->timer < 0 || !h->multi || !h->pool || h->renewed < 0 ||
 	    loop_watch(loop, h->renewed, EPOLLIN, on_renewed, h) ||
-	    s3_open(&h->s3, on_warning,
-		    h->authorities.data ? &h->authorities : NULL, NULL))
+	    keyring_all(h->keyring))
 		goto nomem;
 #define set(option, value) curl_multi_setopt(h->multi, CURLMOPT_##option, value)
 	if (set(SOCKETFUNCTION, watch) || set(SOCKETDATA, h) ||
@@ -702,7 +630,7 @@ void http_free(struct transport *t)
 	struct http *h = (struct http *)t;
 	unsigned int i;
 
-	s3_close(h->s3);
+	keyring_close(h->keyring);
 	for (i = 0; h->pool && i < h->transfers; i++)
 		curl_easy_cleanup(h->pool[i].easy);
 	if (h->multi)
@@ -715,7 +643,7 @@ void http_free(struct transport *t)
 		loop_unwatch(h->loop, h->renewed);
 		close(h->renewed);
 	}
-	free(h->authorities.data);
+	tls_free(&h->tls);
 	free(h->pool);
 	free(h);
 	curl_global_cleanup();

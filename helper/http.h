@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Ranges of http://, https:// and s3:// objects, by libcurl's multi interface.
+ * Ranges of http://, https://, s3:// and gs:// objects, by libcurl's multi interface.
  */
 #ifndef LF_HTTP_H
 #define LF_HTTP_H
 
 #include "fetch.h"
-#include "s3.h"
 
 /**
  * struct http_options
@@ -29,7 +28,7 @@ struct http_options {
 struct transport *http_new(struct loop *loop, const struct http_options *opt);
 
 /**
- * http_credentials - from now on credentials for s3:// are renewed
+ * http_credentials - from now on credentials are renewed
  *
  * By a thread, which inherits what its creator may do.
  * Return: 0 or a negative errno

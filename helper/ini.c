@@ -96,3 +96,22 @@ bool ini_has(const char *text, const char *section)
 
 	return find(text, section, NULL, &value);
 }
+
+char *ini_section(const char **at)
+{
+	const char *text = *at, *end;
+	struct span line, name;
+
+	for (; text && *text; text = *end ? end + 1 : end) {
+		end = strchrnul(text, '\n');
+		line = span(text, end);
+		if (line.len < 2 || *line.start != '[' ||
+		    line.start[line.len - 1] != ']')
+			continue;
+		name = span(line.start + 1, line.start + line.len - 1);
+		*at = *end ? end + 1 : end;
+		return strndup(name.start, name.len);
+	}
+	*at = text;
+	return NULL;
+}

@@ -26,4 +26,12 @@ char *ini_get(const char *text, const char *section, const char *name);
 
 bool ini_has(const char *text, const char *section);
 
+/**
+ * ini_section - the next one's name
+ * @at: where to begin; moved on. At first the text.
+ *
+ * Return: malloc()ed; NULL where there is no other, or memory is out
+ */
+char *ini_section(const char **at);
+
 #endif

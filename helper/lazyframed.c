@@ -35,6 +35,7 @@
 #include "shared_file.h"
 #include "shared_io.h"
 #include "shared_room.h"
+#include "tls.h"
 #include "units.h"
 
 #define CAFILE		"/etc/ssl/certs/ca-certificates.crt"
@@ -50,7 +51,6 @@ struct options {
 	const char *cafile;
 	struct fetch_options fetch;
 	struct shared_options shared;
-	bool cafile_given;
 	bool wait;
 	bool replace;
 	bool verbose;
@@ -208,7 +208,6 @@ static void parse_options(struct options *opt, int argc, char **argv)
 			break;
 		case CAFILE_OPTION:
 			opt->cafile = optarg;
-			opt->cafile_given = true;
 			break;
 		case VERBOSE:
 			opt->verbose = true;
@@ -415,15 +414,15 @@ static bool make_transports(struct daemon *d)
 {
 	struct http_options http = {
 		.connections = d->opt.fetch.connections,
-		.cafile = d->opt.cafile,
+		.cafile = tls_cafile(d->opt.cafile),
 		.verbose = d->opt.verbose,
 	};
 
-	if (!d->opt.cafile_given && access(http.cafile, R_OK)) {
-		log_warn("%s: %s; https will not work, see --cafile",
-			 http.cafile, strerror(errno));
-		http.cafile = NULL;
-	}
+	if (!http.cafile && access(CAFILE, R_OK))
+		log_warn("%s: %s; https will not work, see --cafile", CAFILE,
+			 strerror(errno));
+	else if (!http.cafile)
+		http.cafile = CAFILE;
 	d->http = http_new(&d->loop, &http);
 	d->file = file_new(&d->loop, d->opt.fetch.connections);
 	d->opt.fetch.transport[0] = d->http;
@@ -509,7 +508,6 @@ int main(int argc, char **argv)
 	struct daemon d = {
 		.opt = {
 			.device = LAZYFRAME_DEVICE,
-			.cafile = CAFILE,
 			.fetch = {
 				.connections = 8,
 				.range_max = 8 << 20,

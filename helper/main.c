@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../kmod/pure.h"
+#include "client.h"
 #include "cmd.h"
 
 static const struct {
@@ -30,19 +31,27 @@ static void usage(FILE *out)
 {
 	size_t i;
 
-	fputs("Usage: lazyframe COMMAND [ARGUMENT]...\n\n", out);
+	fputs("Usage: lazyframe [--cafile FILE] COMMAND [ARGUMENT]...\n\n", out);
 	for (i = 0; i < ARRAY_SIZE(subcommands); i++)
 		fprintf(out, "  %-12s  %s\n", subcommands[i].name,
 			subcommands[i].what);
+	fputs("\n  --cafile FILE  certificate authorities for https, PEM\n", out);
 	fputs("\nlazyframe COMMAND --help tells more; so does lazyframe(8).\n",
 	      out);
 }
 
 int main(int argc, char **argv)
 {
+	const char *cafile = NULL;
+	struct error e;
 	size_t i;
 	int ret;
 
+	if (argc > 2 && !strcmp(argv[1], "--cafile")) {
+		cafile = argv[2];
+		argc -= 2;
+		argv += 2;
+	}
 	if (argc < 2) {
 		usage(stderr);
 		return 2;
@@ -55,6 +64,10 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[1], "--version")) {
 		puts("lazyframe " LF_VERSION);
 		return 0;
+	}
+	if (cafile && client_cafile(cafile, &e)) {
+		fprintf(stderr, "lazyframe: --cafile: %s\n", e.text);
+		return 1;
 	}
 	for (i = 0; i < ARRAY_SIZE(subcommands); i++) {
 		if (strcmp(argv[1], subcommands[i].name))

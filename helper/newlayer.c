@@ -671,7 +671,7 @@ static int find_destination(struct writer *w, struct error *e)
 		err = -EINVAL;
 	else if (!w->ops->put)
 		err = error_set(e, -EROFS,
-				"%s: %s:// can only be read; store below file:/// or s3://",
+				"%s: %s:// can only be read; store below file:///, s3:// or gs://",
 				url, w->ops->scheme);
 	else
 		err = w->ops->writable(url, e);

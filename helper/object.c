@@ -13,6 +13,7 @@ static const struct {
 	{ "http://", &object_http_ops },
 	{ "https://", &object_http_ops },
 	{ "s3://", &object_s3_ops },
+	{ "gs://", &object_s3_ops },
 };
 
 const struct object_ops *object_ops(const char *url, struct error *e)
@@ -29,7 +30,7 @@ const struct object_ops *object_ops(const char *url, struct error *e)
 			  url);
 	else
 		error_set(e, -EPROTONOSUPPORT,
-			  "%s: unknown kind of URL; known are file://, http://, https:// and s3://",
+			  "%s: unknown kind of URL; known are file://, http://, https://, s3:// and gs://",
 			  url);
 	return NULL;
 }

@@ -1,56 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Objects of S3 and of what speaks like it: s3://bucket/key. Reading is that of
- * object_http.c, with a signature; writing is in s3put.c.
+ * Objects of S3 and of what speaks like it: s3://bucket/key, gs://bucket/key.
+ * Reading is that of object_http.c; writing is in s3put.c.
  */
-#include "object_s3.h"
-
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "object.h"
 #include "s3ask.h"
 #include "s3put.h"
 #include "xml.h"
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct s3 *s3;	/* for the life of the process */
-
-/* Signing */
-
-static void on_warning(const char *text)
-{
-	fprintf(stderr, "lazyframe: warning: %s\n", text);
-}
-
-int object_s3_sign(const struct s3_call *call, struct s3_signed *sig,
-		   struct error *e)
-{
-	int err = 0;
-
-	memset(sig, 0, sizeof(*sig));
-	pthread_mutex_lock(&lock);
-	if (!s3)
-		err = s3_open(&s3, on_warning, NULL, e);
-	pthread_mutex_unlock(&lock);
-	return err ? err : s3_sign(s3, call, sig, e);
-}
-
-bool object_s3_answer(const struct s3_signed *sig, long status,
-		      const char *body, const char *date)
-{
-	bool again = false;
-	char *code, why[64];
-
-	if (status < 300) {
-		s3_accepted(s3, sig);
-	} else if (status == 400 || status == 401 || status == 403) {
-		s3_answer(body, &code, why, sizeof(why));
-		again = s3_refused(s3, sig, status, code, date);
-		free(code);
-	}
-	return again;
-}
 
 /* Reading */
 
@@ -68,15 +27,16 @@ static int s3_get_range(const char *url, u64 off, void *buf, size_t len,
 /* Finding and deleting */
 
 /* s3://bucket, malloc()ed */
-static char *bucket_url(const char *url)
+static char *only_bucket(const char *url)
 {
-	return strndup(url, strlen(S3_SCHEME) +
-		       strcspn(url + strlen(S3_SCHEME), "/"));
+	size_t scheme = strlen(bucket_words(url)->scheme);
+
+	return strndup(url, scheme + strcspn(url + scheme, "/"));
 }
 
 static int s3_writable(const char *url, struct error *e)
 {
-	char *bucket = bucket_url(url);
+	char *bucket = only_bucket(url);
 	struct s3_ask ask = { .call = { .method = "HEAD", .url = bucket } };
 	struct s3_reply reply = { };
 	int err;
@@ -174,8 +134,8 @@ out:
 static int list_page(const char *bucket, const char *prefix, char **token,
 		     object_each *each, void *arg, struct error *e)
 {
-	char *escaped = s3_escape(prefix, ""), *query = NULL;
-	char *next = *token ? s3_escape(*token, "") : NULL;
+	char *escaped = url_escape(prefix, ""), *query = NULL;
+	char *next = *token ? url_escape(*token, "") : NULL;
 	char *item, *more, *encoding;
 	struct s3_ask ask = { .call = { .method = "GET", .url = bucket } };
 	struct s3_reply reply = { };
@@ -227,12 +187,12 @@ out:
 static int s3_list(const char *url, object_each *each, void *arg,
 		   struct error *e)
 {
-	char *bucket = bucket_url(url), *token = NULL, *prefix = NULL;
-	struct s3_url parsed;
+	char *bucket = only_bucket(url), *token = NULL, *prefix = NULL;
+	struct bucket_url parsed;
 	size_t len;
 	int err;
 
-	err = s3_url_parse(url, &parsed, e);
+	err = bucket_parse(url, &parsed, e);
 	if (err)
 		goto out;
 	unescape(parsed.key);
@@ -252,7 +212,7 @@ out:
 	free(token);
 	free(prefix);
 	free(bucket);
-	s3_url_free(&parsed);
+	bucket_free(&parsed);
 	return err;
 }
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "s3ask.h"
 
+#include <gcrypt.h>
 #include <stdlib.h>
 
-#include "web.h"
+#include "head.h"
 #include "xml.h"
 
 #define ATTEMPTS	5
 #define BODY_MAX	(4 << 20)
+#define MD5_TEXT	25	/* base64, with its NUL */
 
 struct body {
 	char *text;
@@ -32,24 +34,21 @@ static size_t on_body(char *data, size_t one, size_t len, void *arg)
 	return len;
 }
 
-static int set_up(CURL *curl, const struct s3_ask *ask, struct s3_signed *sig,
+static int set_up(CURL *curl, const struct s3_ask *ask, struct auth_signed *sig,
 		  struct body *body, char *detail)
 {
 	bool head = !strcmp(ask->call.method, "HEAD");
 	/* Not what libcurl takes the body for. */
 	const char *type = "Content-Type: application/octet-stream";
-	const char *const *line = ask->line;
 	struct curl_slist *more;
 
 	more = ask->data ? curl_slist_append(sig->header, type) : sig->header;
-	for (; more && line && *line; line++)
-		more = curl_slist_append(sig->header, *line);
-	if (!more)
+	if (ask->data && !more)
 		return -ENOMEM;
+	sig->header = more;
 #define set(option, value) curl_easy_setopt(curl, CURLOPT_##option, value)
-	if (set(URL, sig->url) || set(HTTPHEADER, sig->header) ||
+	if (auth_apply(curl, sig) || set(HTTPHEADER, sig->header) ||
 	    set(CUSTOMREQUEST, ask->call.method) || set(NOBODY, (long)head) ||
-	    set(PATH_AS_IS, 1L) || set(FOLLOWLOCATION, 0L) ||
 	    set(ERRORBUFFER, detail) || set(WRITEFUNCTION, on_body) ||
 	    set(WRITEDATA, body) || set(XFERINFOFUNCTION, web_progress) ||
 	    set(XFERINFODATA, ask->stop) || set(NOPROGRESS, 0L) ||
@@ -62,23 +61,13 @@ static int set_up(CURL *curl, const struct s3_ask *ask, struct s3_signed *sig,
 			  set(POSTFIELDSIZE_LARGE, (curl_off_t)ask->bytes) ||
 			  set(CUSTOMREQUEST, ask->call.method)))
 		return -ENOMEM;
-	if (aws_ca_bundle() && set(CAINFO, aws_ca_bundle()))
-		return -ENOMEM;
 #undef set
 	return 0;
 }
 
-static const char *header(CURL *curl, const char *name)
-{
-	struct curl_header *h;
-
-	return curl_easy_header(curl, name, 0, CURLH_HEADER, -1, &h) ? NULL :
-								h->value;
-}
-
 static void read_head(CURL *curl, struct s3_reply *reply)
 {
-	const char *etag = header(curl, "ETag"), *date = header(curl, "Date");
+	const char *etag = head_get(curl, "ETag");
 	curl_off_t length = -1;
 
 	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply->status);
@@ -87,7 +76,7 @@ static void read_head(CURL *curl, struct s3_reply *reply)
 	reply->etag[0] = 0;
 	if (etag && strlen(etag) < sizeof(reply->etag))
 		memcpy(reply->etag, etag, strlen(etag) + 1);
-	reply->now = date ? curl_getdate(date, NULL) : 0;
+	reply->now = head_date(curl);
 }
 
 static bool hides_error(const struct s3_reply *reply)
@@ -106,18 +95,23 @@ static bool hides_error(const struct s3_reply *reply)
 static int attempt(const struct s3_ask *ask, struct s3_reply *reply,
 		   struct error *e)
 {
-	char detail[CURL_ERROR_SIZE] = "", why[128], date[64] = "", *code;
+	char detail[CURL_ERROR_SIZE] = "", why[128], *code;
 	struct body body = { .text = strdup("") };
-	CURL *curl = handle_take();
-	struct s3_signed sig = { };
+	struct auth_signed sig = { };
+	CURL *curl = client_take(e);
+	struct auth *auth;
 	CURLcode rc;
 	int err;
 
-	if (!curl || !body.text) {
+	if (!curl) {
+		err = -EIO;
+		goto out;
+	}
+	if (!body.text) {
 		err = error_set(e, -ENOMEM, "out of memory");
 		goto out;
 	}
-	err = object_s3_sign(&ask->call, &sig, e);
+	err = client_sign(&ask->call, &auth, &sig, e);
 	if (err) {
 		error_prefix(e, "%s", ask->call.url);
 		goto out;
@@ -128,8 +122,6 @@ static int attempt(const struct s3_ask *ask, struct s3_reply *reply,
 		goto out;
 	}
 	rc = curl_easy_perform(curl);
-	if (!rc && header(curl, "Date"))
-		snprintf(date, sizeof(date), "%s", header(curl, "Date"));
 	read_head(curl, reply);
 	reply->body = body.text;
 	body.text = NULL;
@@ -142,14 +134,15 @@ static int attempt(const struct s3_ask *ask, struct s3_reply *reply,
 	}
 	if (hides_error(reply))
 		reply->status = 500;
-	if (object_s3_answer(&sig, reply->status, reply->body, date)) {
+	if (client_answer(auth, &sig, reply->status, reply->body,
+			  reply->now)) {
 		err = 1;
 	} else if (reply->status >= 500 || reply->status == 429 ||
 		   reply->status == 408) {
 		reply->unsure |= reply->status >= 500;
 		err = 1;
 	}
-	s3_answer(reply->body, &code, why, sizeof(why));
+	bucket_answer(reply->body, &code, why, sizeof(why));
 	if (code && !strcmp(code, "RequestTimeout"))
 		err = 1;
 	free(code);
@@ -158,25 +151,70 @@ static int attempt(const struct s3_ask *ask, struct s3_reply *reply,
 			  ask->call.url, reply->status, why);
 out:
 	free(body.text);
-	s3_signed_free(&sig);
-	handle_give(curl);
+	auth_signed_free(&sig);
+	if (curl)
+		client_give(curl);
 	return err;
+}
+
+/* The store compares, and says so if other bytes have come. */
+static int content_md5(const struct s3_ask *ask, char text[MD5_TEXT])
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	u8 sum[18] = { };	/* two more, for three bytes a time */
+	unsigned int i, j;
+
+	if (gcry_md_test_algo(GCRY_MD_MD5))
+		return -EOPNOTSUPP;
+	gcry_md_hash_buffer(GCRY_MD_MD5, sum, ask->data, ask->bytes);
+	for (i = 0; i < 6; i++) {
+		u32 three = sum[3 * i] << 16 | sum[3 * i + 1] << 8 |
+			    sum[3 * i + 2];
+
+		for (j = 0; j < 4; j++)
+			text[4 * i + j] = digits[three >> (18 - 6 * j) & 63];
+	}
+	memcpy(text + 22, "==", 3);
+	return 0;
+}
+
+/* With what shows the store that the body is the right one */
+static int add_checksum(struct s3_ask *ask, struct sigv4_header *header,
+			char *payload, char *md5)
+{
+	const struct bucket_words *words = bucket_words(ask->call.url);
+	size_t n = ask->call.headers, i;
+
+	if (!ask->data)
+		return 0;
+	if (sigv4_payload(ask->data, ask->bytes, payload))
+		return -ENOMEM;
+	ask->call.payload = payload;
+	/* Where there is no MD5 (FIPS), a body goes without. */
+	if (!words || !words->md5 || content_md5(ask, md5))
+		return 0;
+	if (n == AUTH_HEADERS)
+		return -EINVAL;
+	for (i = 0; i < n; i++)
+		header[i] = ask->call.header[i];
+	header[n] = (struct sigv4_header){ "content-md5", md5 };
+	ask->call.header = header;
+	ask->call.headers = n + 1;
+	return 0;
 }
 
 int s3_ask(const struct s3_ask *given, struct s3_reply *reply, struct error *e)
 {
-	char payload[SHA256_TEXT];
+	struct sigv4_header header[AUTH_HEADERS];
+	char payload[SHA256_TEXT], md5[MD5_TEXT];
 	struct s3_ask ask = *given;
 	unsigned int i;
 	int err = 1;
 
 	memset(reply, 0, sizeof(*reply));
-	/* The server compares: it is the body's checksum, too. */
-	if (ask.data) {
-		if (sigv4_payload(ask.data, ask.bytes, payload))
-			return error_set(e, -ENOMEM, "out of memory");
-		ask.call.payload = payload;
-	}
+	if (add_checksum(&ask, header, payload, md5))
+		return error_set(e, -ENOMEM, "out of memory");
 	for (i = 0; i < ATTEMPTS && err > 0; i++) {
 		web_pause(i);
 		if (ask.stop && atomic_load(ask.stop)) {
@@ -202,7 +240,7 @@ int s3_expect(const struct s3_ask *ask, const struct s3_reply *reply,
 
 	if (reply->status >= 200 && reply->status < 300)
 		return 0;
-	s3_answer(reply->body, &code, why, sizeof(why));
+	bucket_answer(reply->body, &code, why, sizeof(why));
 	switch (reply->status) {
 	case 404:
 		err = -ENOENT;

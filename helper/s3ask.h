@@ -1,27 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * One request to S3 with a small answer, for the commands: signed anew at each
- * attempt, tried again where that may help.
+ * One request to S3, or what speaks like it, with a small answer, for the commands:
+ * signed anew at each attempt, tried again where that may help.
  */
 #ifndef LF_S3ASK_H
 #define LF_S3ASK_H
 
 #include <stdatomic.h>
 
-#include "object_s3.h"
+#include "client.h"
 
 /**
  * struct s3_ask
  * @call: see there; its payload is set by s3_ask()
  * @data, @bytes: the request's body
- * @line: more header lines, not signed; NULL at the end, or NULL
  * @stop: give up soon when this turns true; may be NULL
  */
 struct s3_ask {
-	struct s3_call call;
+	struct auth_call call;
 	const void *data;
 	size_t bytes;
-	const char *const *line;
 	const atomic_bool *stop;
 };
 

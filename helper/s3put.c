@@ -12,8 +12,6 @@
 #define STEADY		2000	/* parts of that size; then they double ... */
 #define STEP		1000	/* ... after each so many */
 #define COPY_PART	(1024ULL << 20)
-#define UBYTES		"x-amz-meta-uncompressed-size"
-#define ONLY_NEW	"If-None-Match: *"
 
 /* @next: the one in front in the queue */
 struct part {
@@ -25,6 +23,9 @@ struct part {
 
 /**
  * struct object_put
+ * @name: of the object
+ * @url: of the upload in parts: @name, or where the store cannot end that on a
+ *	 condition another one
  * @id: of the multipart upload; NULL as long as all fits into one part
  * @off: where the next bytes belong
  * @part: being filled, of @room bytes
@@ -35,6 +36,7 @@ struct part {
  * @err, @problem: the first failure
  */
 struct object_put {
+	char *name;
 	char *url;
 	char *id;
 	u64 off;
@@ -104,28 +106,42 @@ static int resolve(const char *url, const struct s3_reply *reply, u64 bytes,
 	return err;
 }
 
+/* The headers of what is put: how much it holds, and that it shall be new */
+static size_t meta_headers(const char *url, u64 ubytes, bool only_new,
+			   char number[24], struct sigv4_header header[2])
+{
+	const struct bucket_words *words = bucket_words(url);
+	size_t n = 0;
+
+	snprintf(number, 24, "%llu", (unsigned long long)ubytes);
+	if (ubytes != ~0ULL)
+		header[n++] = (struct sigv4_header){ words->ubytes, number };
+	if (only_new)
+		header[n++] = (struct sigv4_header){ words->only_new,
+						     words->only_new_value };
+	return n;
+}
+
 static int put_whole(const char *url, const void *buf, size_t len, u64 ubytes,
 		     const atomic_bool *stop, struct error *e)
 {
-	static const char *const only_new[] = { ONLY_NEW, NULL };
+	struct sigv4_header header[2];
 	char number[24];
-	struct sigv4_header meta = { UBYTES, number };
 	struct s3_ask ask = {
 		.call = {
 			.method = "PUT",
 			.url = url,
-			.header = &meta,
-			.headers = ubytes != ~0ULL,
+			.header = header,
+			.headers = meta_headers(url, ubytes, true, number,
+						header),
 		},
 		.data = len ? buf : "",
 		.bytes = len,
-		.line = only_new,
 		.stop = stop,
 	};
 	struct s3_reply reply;
 	int err;
 
-	snprintf(number, sizeof(number), "%llu", (unsigned long long)ubytes);
 	err = s3_ask(&ask, &reply, e);
 	if (!err)
 		err = resolve(url, &reply, len, s3_expect(&ask, &reply, e), e);
@@ -146,7 +162,7 @@ int s3_put(const char *url, const void *buf, size_t len, u64 ubytes,
 
 static char *upload_query(const char *id, unsigned int number)
 {
-	char *escaped = s3_escape(id, ""), *query = NULL;
+	char *escaped = url_escape(id, ""), *query = NULL;
 	int n = -1;
 
 	if (escaped && number)
@@ -261,25 +277,24 @@ static void end_threads(struct object_put *put)
 
 /* One request that begins, completes or ends an upload. @reply: to be freed */
 static int ask_upload(const char *url, const char *method, const char *query,
-		      u64 ubytes, const char *body, const char *const *line,
+		      u64 ubytes, const char *body, bool only_new,
 		      struct s3_reply *reply, struct error *e)
 {
+	struct sigv4_header header[2];
 	char number[24];
-	struct sigv4_header meta = { UBYTES, number };
 	struct s3_ask ask = {
 		.call = {
 			.method = method,
 			.url = url,
 			.query = query,
-			.header = &meta,
-			.headers = ubytes != ~0ULL,
+			.header = header,
+			.headers = meta_headers(url, ubytes, only_new, number,
+						header),
 		},
 		.data = body,
 		.bytes = body ? strlen(body) : 0,
-		.line = line,
 	};
 
-	snprintf(number, sizeof(number), "%llu", (unsigned long long)ubytes);
 	return s3_do(&ask, reply, e);
 }
 
@@ -288,7 +303,7 @@ static int begin(const char *url, u64 ubytes, char **id, struct error *e)
 	struct s3_reply reply;
 	int err;
 
-	err = ask_upload(url, "POST", "uploads", ubytes, "", NULL, &reply, e);
+	err = ask_upload(url, "POST", "uploads", ubytes, "", false, &reply, e);
 	if (!err) {
 		*id = xml_get(reply.body, "UploadId", NULL);
 		if (!*id)
@@ -306,7 +321,7 @@ static void forget(const char *url, const char *id)
 	struct s3_reply reply = { };
 
 	if (query)
-		ask_upload(url, "DELETE", query, ~0ULL, NULL, NULL, &reply,
+		ask_upload(url, "DELETE", query, ~0ULL, NULL, false, &reply,
 			   NULL);
 	free(reply.body);
 	free(query);
@@ -345,7 +360,7 @@ static char *parts_list(char *const *etag, unsigned int parts)
 }
 
 static int complete(const char *url, const char *id, char *const *etag,
-		    unsigned int parts, u64 bytes, const char *const *line,
+		    unsigned int parts, u64 bytes, bool only_new,
 		    struct error *e)
 {
 	char *query = upload_query(id, 0), *list = parts_list(etag, parts);
@@ -353,8 +368,8 @@ static int complete(const char *url, const char *id, char *const *etag,
 	int err;
 
 	if (query && list) {
-		err = ask_upload(url, "POST", query, ~0ULL, list, line, &reply,
-				 e);
+		err = ask_upload(url, "POST", query, ~0ULL, list, only_new,
+				 &reply, e);
 		if (err != -EIO)
 			err = resolve(url, &reply, bytes, err, e);
 	} else {
@@ -368,41 +383,70 @@ static int complete(const char *url, const char *id, char *const *etag,
 
 /* Metadata of an object that is there */
 
-/* One copy of a part, or without @query of all, of an object onto itself. */
-static int copy(const char *url, const char *query, const char *range,
-		u64 ubytes, char **etag, struct error *e)
+/* The value of the header that names an object to copy; malloc()ed */
+static char *copy_source(const char *url, struct error *e)
 {
-	struct sigv4_header header[4] = { };
-	char number[24], *source = NULL;
+	struct bucket_url parsed;
+	char *source = NULL;
+
+	if (!bucket_parse(url, &parsed, e) &&
+	    asprintf(&source, "/%s/%s", parsed.bucket, parsed.key) < 0) {
+		source = NULL;
+		no_memory(e);
+	}
+	bucket_free(&parsed);
+	return source;
+}
+
+/* A copy of an object, with other metadata: onto itself, or as a new one */
+static int copy(const char *from, const char *to, u64 bytes, u64 ubytes,
+		struct error *e)
+{
+	const struct bucket_words *words = bucket_words(to);
+	struct sigv4_header header[4];
+	char number[24], *source = copy_source(from, e);
 	struct s3_ask ask = {
-		.call = { .method = "PUT", .url = url, .query = query,
-			  .header = header },
+		.call = { .method = "PUT", .url = to, .header = header },
 		.data = "",	/* else there would be no Content-Length */
 	};
 	struct s3_reply reply = { };
-	struct s3_url parsed;
+	size_t n;
 	int err;
 
-	snprintf(number, sizeof(number), "%llu", (unsigned long long)ubytes);
-	err = s3_url_parse(url, &parsed, e);
-	if (!err && asprintf(&source, "/%s/%s", parsed.bucket, parsed.key) < 0) {
-		source = NULL;
-		err = no_memory(e);
-	}
-	header[0] = (struct sigv4_header){ "x-amz-copy-source", source };
-	if (range) {
-		header[1] = (struct sigv4_header){ "x-amz-copy-source-range",
-						   range };
-		ask.call.headers = 2;
-	} else {
-		header[1] = (struct sigv4_header){ "x-amz-metadata-directive",
-						   "REPLACE" };
-		header[2] = (struct sigv4_header){ UBYTES, number };
-		ask.call.headers = 3;
-	}
+	if (!source)
+		return -ENOMEM;
+	n = meta_headers(to, ubytes, strcmp(from, to), number, header);
+	header[n++] = (struct sigv4_header){ words->source, source };
+	header[n++] = (struct sigv4_header){ words->replace, "REPLACE" };
+	ask.call.headers = n;
+	err = s3_ask(&ask, &reply, e);
 	if (!err)
-		err = s3_do(&ask, &reply, e);
-	if (!err && etag) {
+		err = s3_expect(&ask, &reply, e);
+	if (err && strcmp(from, to))
+		err = resolve(to, &reply, bytes, err, e);
+	free(reply.body);
+	free(source);
+	return err;
+}
+
+static int copy_part(const char *url, const char *query, const char *range,
+		     char **etag, struct error *e)
+{
+	const struct bucket_words *words = bucket_words(url);
+	char *source = copy_source(url, e);
+	struct sigv4_header header[] = {
+		{ words->source, source },
+		{ words->source_range, range },
+	};
+	struct s3_ask ask = {
+		.call = { .method = "PUT", .url = url, .query = query,
+			  .header = header, .headers = ARRAY_SIZE(header) },
+		.data = "",
+	};
+	struct s3_reply reply = { };
+	int err = source ? s3_do(&ask, &reply, e) : -ENOMEM;
+
+	if (!err) {
 		*etag = xml_get(reply.body, "ETag", NULL);
 		if (!*etag)
 			err = error_set(e, -EPROTO,
@@ -410,7 +454,6 @@ static int copy(const char *url, const char *query, const char *range,
 	}
 	free(reply.body);
 	free(source);
-	s3_url_free(&parsed);
 	return err;
 }
 
@@ -427,7 +470,7 @@ static int copy_parts(const char *url, const char *id, u64 bytes, char **etag,
 		snprintf(range, sizeof(range), "bytes=%llu-%llu",
 			 (unsigned long long)first,
 			 (unsigned long long)(last < bytes ? last : bytes) - 1);
-		err = query ? copy(url, query, range, 0, &etag[i], e) :
+		err = query ? copy_part(url, query, range, &etag[i], e) :
 			      no_memory(e);
 		free(query);
 	}
@@ -446,7 +489,7 @@ static int set_ubytes(const char *url, u64 bytes, u64 ubytes, struct error *e)
 	int err;
 
 	if (bytes <= COPY_PART)
-		return copy(url, NULL, NULL, ubytes, NULL, e);
+		return copy(url, url, bytes, ubytes, e);
 	etag = calloc(parts, sizeof(*etag));
 	if (!etag)
 		return no_memory(e);
@@ -454,7 +497,7 @@ static int set_ubytes(const char *url, u64 bytes, u64 ubytes, struct error *e)
 	if (!err)
 		err = copy_parts(url, id, bytes, etag, parts, e);
 	if (!err)
-		err = complete(url, id, etag, parts, bytes, NULL, e);
+		err = complete(url, id, etag, parts, bytes, false, e);
 	if (err && id)
 		forget(url, id);
 	for (i = 0; i < parts; i++)
@@ -531,7 +574,7 @@ int s3_put_part(struct object_put *put, u64 off, const void *buf, size_t len,
 	int err;
 
 	if (off != put->off)
-		return error_set(e, -EINVAL, "%s: parts out of order", put->url);
+		return error_set(e, -EINVAL, "%s: parts out of order", put->name);
 	put->off += len;
 	if (put->off > S3_MAX_OBJECT)
 		return error_set(e, -EFBIG,
@@ -561,6 +604,18 @@ int s3_put_part(struct object_put *put, u64 off, const void *buf, size_t len,
 	return 0;
 }
 
+/* See struct object_put. Listings leave out what begins with a dot. */
+static char *upload_url(const char *url)
+{
+	const char *slash = strrchr(url, '/');
+	char *other;
+
+	if (bucket_words(url)->parts_only_new)
+		return strdup(url);
+	return asprintf(&other, "%.*s.%s.parts", (int)(slash + 1 - url), url,
+			slash + 1) < 0 ? NULL : other;
+}
+
 int s3_put_begin(const char *url, u64 ubytes, struct object_put **out,
 		 struct error *e)
 {
@@ -574,10 +629,12 @@ int s3_put_begin(const char *url, u64 ubytes, struct object_put **out,
 	if (!put)
 		return no_memory(e);
 	put->ubytes = ubytes;
-	put->url = strdup(url);
+	put->name = strdup(url);
+	put->url = upload_url(url);
 	put->etag = calloc(S3_MAX_PARTS, sizeof(*put->etag));
-	if (!put->url || !put->etag) {
+	if (!put->name || !put->url || !put->etag) {
 		free(put->url);
+		free(put->name);
 		free(put->etag);
 		free(put);
 		return no_memory(e);
@@ -605,23 +662,46 @@ static void put_free(struct object_put *put)
 	free(put->etag);
 	free(put->id);
 	free(put->url);
+	free(put->name);
 	pthread_cond_destroy(&put->done);
 	pthread_cond_destroy(&put->work);
 	pthread_mutex_destroy(&put->lock);
 	free(put);
 }
 
+/* Of an upload that has ended, under its other name, if there is any */
+static void remove_upload(const struct object_put *put)
+{
+	struct s3_ask ask = { .call = { .method = "DELETE", .url = put->url } };
+	struct s3_reply reply = { };
+
+	s3_do(&ask, &reply, NULL);
+	free(reply.body);
+}
+
+/* What is at put->url becomes the object, and is left there no longer. */
+static int rename_upload(struct object_put *put, u64 bytes, u64 ubytes,
+			 struct error *e)
+{
+	int err = copy(put->url, put->name, bytes, ubytes, e);
+
+	/* What fails here, nobody sees: the object is as it shall be. */
+	if (!err)
+		remove_upload(put);
+	return err;
+}
+
 int s3_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
 		  struct error *e)
 {
-	static const char *const only_new[] = { ONLY_NEW, NULL };
+	bool only_new = bucket_words(put->name)->parts_only_new;
 	struct part *part = put->part;
 	int err = 0;
 
 	if (bytes != put->off)
-		err = error_set(e, -EINVAL, "%s: parts are missing", put->url);
+		err = error_set(e, -EINVAL, "%s: parts are missing", put->name);
 	else if (!put->id)
-		err = put_whole(put->url, part ? part->data : NULL,
+		err = put_whole(put->name, part ? part->data : NULL,
 				part ? part->len : 0, ubytes, &put->stop, e);
 	else if (part)
 		err = queue_part(put, e);
@@ -630,11 +710,13 @@ int s3_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
 	if (!err && put->id)
 		err = complete(put->url, put->id, put->etag, put->parts, bytes,
 			       only_new, e);
+	if (!err && put->id && !only_new)
+		err = rename_upload(put, bytes, ubytes, e);
 	if (err) {
 		s3_put_abort(put);
 		return err;
 	}
-	if (put->id && ubytes != put->ubytes)
+	if (put->id && only_new && ubytes != put->ubytes)
 		err = set_ubytes(put->url, bytes, ubytes, e);
 	put_free(put);
 	return err;
@@ -645,7 +727,10 @@ void s3_put_abort(struct object_put *put)
 	atomic_store(&put->stop, true);
 	end_threads(put);
 	/* With nothing on its way any more: what comes late would stay. */
-	if (put->id)
+	if (put->id) {
 		forget(put->url, put->id);
+		if (!bucket_words(put->name)->parts_only_new)
+			remove_upload(put);
+	}
 	put_free(put);
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Writing objects to S3: what is small in one request, what is big in parts, of
- * which several are on their way at a time.
+ * Writing objects to S3 and what speaks like it: what is small in one request,
+ * what is big in parts, of which several are on their way at a time.
  *
  * Nothing that exists is written over: each request that makes an object visible
  * is conditional, and where the store does not know conditions, a look before
- * finds what is there. Each body has its SHA-256 signed, which the store checks.
+ * finds what is there. Each body has a checksum, which the store compares.
  *
  * Parts grow, so that 10,000 of them, which is all that S3 takes, hold an object
  * of the size that S3 takes, while small objects need little memory.
@@ -13,6 +13,7 @@
 #ifndef LF_S3PUT_H
 #define LF_S3PUT_H
 
+#include "object.h"
 #include "s3ask.h"
 
 #define S3_MAX_PARTS	10000

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -78,4 +79,42 @@ fail:
 	close(fd);
 	errno = err;
 	return NULL;
+}
+
+void secret_tell(secret_warn *warn, const char *path)
+{
+	char text[512];
+
+	if (!warn)
+		return;
+	snprintf(text, sizeof(text),
+		 "%s: holds secrets, and others than its owner may read it; chmod 600 it",
+		 path);
+	warn(text);
+}
+
+int secret_file(const char *path, secret_warn *warn, char **text,
+		struct error *e)
+{
+	bool shared;
+
+	*text = secret_read(path, &shared);
+	if (!*text)
+		return error_set(e, -errno, "%s: %m", path);
+	if (!**text) {
+		secret_free(*text);
+		*text = NULL;
+		return error_set(e, -ENODATA, "%s: it is empty", path);
+	}
+	if (shared)
+		secret_tell(warn, path);
+	return 0;
+}
+
+bool secret_printable(const char *text)
+{
+	for (; *text; text++)
+		if (*text <= ' ' || *text == 0x7f)
+			return false;
+	return true;
 }

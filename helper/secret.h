@@ -6,6 +6,7 @@
 #define LF_SECRET_H
 
 #include "../kmod/pure.h"
+#include "error.h"
 
 /* secret_free - wiped first; NULL is fine */
 void secret_free(char *text);
@@ -20,5 +21,21 @@ void secret_hide(void);
  * Spaces at its end are cut. NULL with errno set; E2BIG from 256 KiB on.
  */
 char *secret_read(const char *path, bool *shared);
+
+typedef void secret_warn(const char *text);
+
+/**
+ * secret_file - secret_read() with an error that names the file
+ * @warn: is told if users other than its owner may read it; may be NULL
+ * @text: out, secret_free(); never empty
+ */
+int secret_file(const char *path, secret_warn *warn, char **text,
+		struct error *e);
+
+/* secret_tell - @warn, if it is not NULL, that others may read @path */
+void secret_tell(secret_warn *warn, const char *path);
+
+/* secret_printable - can it stand in a header's line, with no space in it? */
+bool secret_printable(const char *text);
 
 #endif

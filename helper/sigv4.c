@@ -4,7 +4,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ALGORITHM	"AWS4-HMAC-SHA256"
+const struct sigv4_words sigv4_aws = {
+	.algorithm = "AWS4-HMAC-SHA256",
+	.secret = "AWS4",
+	.end = "aws4_request",
+	.service = "s3",
+	.date = "x-amz-date",
+	.payload = "x-amz-content-sha256",
+	.token = "x-amz-security-token",
+};
+
+/* Not the AWS words, which it knows too: with them go x-amz- headers alone. */
+const struct sigv4_words sigv4_google = {
+	.algorithm = "GOOG4-HMAC-SHA256",
+	.secret = "GOOG4",
+	.end = "goog4_request",
+	.service = "storage",
+	.date = "x-goog-date",
+	.payload = "x-goog-content-sha256",
+	.token = "x-goog-security-token",
+};
 
 void sigv4_date(time_t when, char date[SIGV4_DATE])
 {
@@ -186,8 +205,8 @@ static char *scope(const struct sigv4_key *key)
 {
 	char *text;
 
-	return asprintf(&text, "%.8s/%s/%s/aws4_request", key->date,
-			key->region, key->service) < 0 ? NULL : text;
+	return asprintf(&text, "%.8s/%s/%s/%s", key->date, key->region,
+			key->service, key->words->end) < 0 ? NULL : text;
 }
 
 char *sigv4_string_to_sign(const struct sigv4_key *key, const char *canonical)
@@ -195,7 +214,8 @@ char *sigv4_string_to_sign(const struct sigv4_key *key, const char *canonical)
 	char hash[SHA256_TEXT], *in = scope(key), *text = NULL;
 
 	if (in && !sigv4_payload(canonical, strlen(canonical), hash) &&
-	    asprintf(&text, ALGORITHM "\n%s\n%s\n%s", key->date, in, hash) < 0)
+	    asprintf(&text, "%s\n%s\n%s\n%s", key->words->algorithm, key->date,
+		     in, hash) < 0)
 		text = NULL;
 	free(in);
 	return text;
@@ -206,14 +226,14 @@ static int signature(const struct sigv4_key *key, const char *text,
 		     char hex[SHA256_TEXT])
 {
 	const char *const word[] = {
-		key->region, key->service, "aws4_request", text,
+		key->region, key->service, key->words->end, text,
 	};
 	u8 mac[SHA256_BYTES];
 	char *first;
 	size_t i;
 	int err;
 
-	if (asprintf(&first, "AWS4%s", key->secret) < 0)
+	if (asprintf(&first, "%s%s", key->words->secret, key->secret) < 0)
 		return -ENOMEM;
 	err = sha256_hmac(first, strlen(first), key->date, 8, mac);
 	explicit_bzero(first, strlen(first));
@@ -240,8 +260,8 @@ int sigv4_sign(const struct sigv4_request *req, const struct sigv4_key *key,
 		goto out;
 	err = signature(key, text, hex);
 	if (!err && asprintf(value,
-			     ALGORITHM " Credential=%s/%s,SignedHeaders=%s,Signature=%s",
-			     key->access_key, in, names, hex) < 0)
+			     "%s Credential=%s/%s,SignedHeaders=%s,Signature=%s",
+			     key->words->algorithm, key->access_key, in, names, hex) < 0)
 		err = -ENOMEM;
 out:
 	free(in);

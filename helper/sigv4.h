@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * AWS Signature Version 4, in an Authorization header. Pure: no clock, no
- * network, no environment. The rules are those of "Signature Calculations for the
- * Authorization Header" in the Amazon S3 API Reference; what S3 does otherwise
- * than other services (a path is escaped once) is the caller's to escape.
+ * AWS Signature Version 4, in an Authorization header, and the same in the words
+ * of Google Cloud Storage. Pure: no clock, no network, no environment. The rules
+ * are those of "Signature Calculations for the Authorization Header" in the Amazon
+ * S3 API Reference; what S3 does otherwise than other services (a path is escaped
+ * once) is the caller's to escape.
  */
 #ifndef LF_SIGV4_H
 #define LF_SIGV4_H
@@ -15,6 +16,25 @@
 #define SIGV4_DATE	17	/* "20130524T000000Z" with its NUL */
 /* Instead of a payload's hash: the payload is not signed. */
 #define SIGV4_UNSIGNED	"UNSIGNED-PAYLOAD"
+
+/**
+ * struct sigv4_words - what stores call it
+ * @secret: stands in front of the secret
+ * @end: of the scope
+ * @date, @payload, @token: names of headers
+ */
+struct sigv4_words {
+	const char *algorithm;
+	const char *secret;
+	const char *end;
+	const char *service;
+	const char *date;
+	const char *payload;
+	const char *token;
+};
+
+extern const struct sigv4_words sigv4_aws;
+extern const struct sigv4_words sigv4_google;
 
 /* @name: in lower case */
 struct sigv4_header {
@@ -40,7 +60,8 @@ struct sigv4_request {
 
 /**
  * struct sigv4_key - by whom, for whom and when
- * @date: of sigv4_date(); also the value of the header "x-amz-date"
+ * @service: of the words, but where the same signature has another use
+ * @date: of sigv4_date(); also the value of the header that @words names
  */
 struct sigv4_key {
 	const char *access_key;
@@ -48,6 +69,7 @@ struct sigv4_key {
 	const char *region;
 	const char *service;
 	const char *date;
+	const struct sigv4_words *words;
 };
 
 void sigv4_date(time_t when, char date[SIGV4_DATE]);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "web.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-#include "secret.h"
+#include "head.h"
 
 #define ATTEMPTS	3
 #define BACKOFF_MS	200	/* doubled each time */
@@ -42,6 +43,31 @@ int web_progress(void *stop, curl_off_t a, curl_off_t b, curl_off_t c,
 	return is_over && atomic_load(is_over);
 }
 
+bool web_safe(const char *url)
+{
+	static const char *const hosts[] = {
+		"localhost", "127.0.0.1", "[::1]", "169.254.170.2",
+		"169.254.170.23", "[fd00:ec2::23]",
+	};
+	size_t i, len;
+
+	if (!strncmp(url, "https://", 8))
+		return true;
+	if (strncmp(url, "http://", 7))
+		return false;
+	url += 7;
+	/* "127.0.0.1:80@elsewhere" */
+	if (memchr(url, '@', strcspn(url, "/?#")))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(hosts); i++) {
+		len = strlen(hosts[i]);
+		if (!strncmp(url, hosts[i], len) &&
+		    strchr("/:", url[len]))	/* its end, too */
+			return true;
+	}
+	return false;
+}
+
 /* Scheme, host and path: what may be shown */
 static int shown(const char *url)
 {
@@ -68,12 +94,7 @@ static CURLcode perform(const struct web *web, const struct web_request *req,
 		return CURLE_OUT_OF_MEMORY;
 	if (req->direct && set(NOPROXY, "*"))
 		return CURLE_OUT_OF_MEMORY;
-	if (!web->authorities && aws_ca_bundle() &&
-	    set(CAINFO, aws_ca_bundle()))
-		return CURLE_OUT_OF_MEMORY;
-	if (web->authorities &&
-	    (set(CAINFO, NULL) || set(CAPATH, NULL) ||
-	     set(CAINFO_BLOB, web->authorities)))
+	if (tls_apply(curl, web->tls))
 		return CURLE_OUT_OF_MEMORY;
 #undef set
 	return curl_easy_perform(curl);
@@ -86,7 +107,7 @@ static int attempt(const struct web *web, const struct web_request *req,
 	char detail[CURL_ERROR_SIZE] = "";
 	struct body body = { .text = malloc(BODY_MAX) };
 	CURL *curl = curl_easy_init();
-	struct curl_header *date;
+	const char *wanted;
 	CURLcode rc;
 
 	if (!curl || !body.text) {
@@ -97,11 +118,10 @@ static int attempt(const struct web *web, const struct web_request *req,
 	body.text[0] = 0;
 	rc = perform(web, req, headers, &body, curl, detail);
 	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->status);
-	answer->date = 0;
-	if (!curl_easy_header(curl, "Date", 0, CURLH_HEADER, -1, &date))
-		answer->date = curl_getdate(date->value, NULL);
-	if (answer->date < 0)
-		answer->date = 0;
+	answer->date = head_date(curl);
+	wanted = req->want ? head_get(curl, req->want) : NULL;
+	snprintf(answer->wanted, sizeof(answer->wanted), "%s",
+		 wanted ? wanted : "");
 	curl_easy_cleanup(curl);
 	if (!rc && answer->status < 500 && answer->status != 429) {
 		answer->body = body.text;

@@ -9,18 +9,19 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#include "aws.h"
+#include "secret.h"
+#include "tls.h"
 
 /**
  * struct web - how to ask
- * @authorities: to trust for https; NULL: aws_ca_bundle(), else the system's
+ * @tls: whom to trust for https
  * @stop: give up soon when this turns true; may be NULL
- * @warn: see aws_load()
+ * @warn: is told about files that others can read; may be NULL
  */
 struct web {
-	const struct curl_blob *authorities;
+	const struct tls *tls;
 	const atomic_bool *stop;
-	aws_warn *warn;
+	secret_warn *warn;
 };
 
 /**
@@ -28,6 +29,7 @@ struct web {
  * @header: full lines, NULL at the end; may be NULL
  * @body: of a POST; may be NULL
  * @direct: never by way of a proxy: the service is beside us
+ * @want: name of a header to keep; may be NULL
  */
 struct web_request {
 	const char *method;
@@ -35,17 +37,20 @@ struct web_request {
 	const char *const *header;
 	const char *body;
 	bool direct;
+	const char *want;
 };
 
 /**
  * struct web_answer
  * @body: with a NUL behind it; secret_free()
  * @date: what time it is there, 0 if it did not tell
+ * @wanted: the header's value, "" where there is none
  */
 struct web_answer {
 	long status;
 	char *body;
 	time_t date;
+	char wanted[64];
 };
 
 /**
@@ -55,6 +60,13 @@ struct web_answer {
  */
 int web_ask(const struct web *web, const struct web_request *req,
 	    struct web_answer *answer, struct error *e);
+
+/**
+ * web_safe - may a secret be sent there?
+ *
+ * Over plain HTTP, to this machine and its agents alone.
+ */
+bool web_safe(const char *url);
 
 /**
  * web_pause - before attempt number @number, counted from 0, which has none

@@ -3,23 +3,25 @@
 # For scripts with an S3 store: tests/s3-server below $s3_root, and an environment
 # that knows of nothing else. Sourced after tap.sh.
 #
-#	s3_start		it runs; $s3 is its endpoint, $s3_port its port
+#	s3_start [ROOT [OPTION]...]	it runs; $s3 is its endpoint, $s3_port its port
 #	s3_control COMMAND...	see tests/s3-server
 #	s3_log [PATTERN]	what it answered
 #	s3_keys, s3_no_keys	the environment has keys, or not
 
 . "$tests/http.sh"
-unset "${!AWS_@}" http_proxy https_proxy all_proxy ALL_PROXY
+unset "${!AWS_@}" "${!GOOGLE_@}" "${!CLOUDSDK_@}" "${!GS_@}" "${!GCE_@}" "${!LAZYFRAME_H@}"
+unset BOTO_CONFIG LAZYFRAME_CAFILE http_proxy https_proxy all_proxy ALL_PROXY
 export HOME=$tap_dir/home
-export AWS_EC2_METADATA_DISABLED=true
+export AWS_EC2_METADATA_DISABLED=true NO_GCE_CHECK=true
 mkdir -p "$HOME"
 
 s3_start()
 {
 	s3_root=${1:-$tap_dir/s3}
+	shift $(($# > 0))
 	mkdir -p "$s3_root/bucket"
 	[ -e "$tap_dir/s3.port" ] || mkfifo "$tap_dir/s3.port"
-	/usr/bin/python3 "$tests/s3-server" --root "$s3_root" \
+	/usr/bin/python3 "$tests/s3-server" --root "$s3_root" "$@" \
 		>"$tap_dir/s3.port" </dev/null 2>"$tap_dir/s3.err" &
 	s3_pid=$!
 	read -r s3_port <"$tap_dir/s3.port"

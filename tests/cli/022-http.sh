@@ -53,6 +53,7 @@ bad()
 check "no ranges" bad norange "must support ranges"
 check "another range" bad wrong "other bytes"
 check "half a body" bad short "after 4 attempts"
+check "it says which bytes" grep -E ": bytes [0-9]+-[0-9]+ after 4 attempts" "$tap_dir/stderr"
 check "nothing but errors" bad dead "the server says 500"
 check "a redirect to a file" bad away "file"
 check "no such object" says 1 "no such object, the server says 404" \

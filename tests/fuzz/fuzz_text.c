@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What object stores and the services beside them answer, what stands in the
- * files of their tools, and s3:// URLs. Input: the text.
+ * files of their tools, and URLs. Input: the text.
  */
+#include "../../helper/bucket.h"
 #include "../../helper/credentials.h"
 #include "../../helper/ini.h"
-#include "../../helper/s3.h"
+#include "../../helper/origin.h"
 #include "../../helper/xml.h"
 #include "fuzz.h"
 
@@ -15,6 +16,46 @@ static bool header_safe(const char *text)
 		if (*text <= ' ' || *text == 0x7f)
 			return false;
 	return true;
+}
+
+static void check_oauth(const char *text)
+{
+	struct credentials c;
+	struct error e;
+
+	if (!credentials_oauth(text, &c, &e)) {
+		MUST(!strncmp(c.lines, "Authorization: Bearer ", 22));
+		MUST(c.lines[22] && header_safe(c.lines + 22));
+	}
+	credentials_free(&c);
+}
+
+/* What goes to an origin, goes to no other. */
+static void check_origin(const char *text)
+{
+	char *origin = origin_of(text), *again;
+
+	if (!origin)
+		return;
+	MUST(!strchr(origin, '@') && !strpbrk(origin + 8, "?#"));
+	MUST(!strncmp(origin, "http://", 7) || !strncmp(origin, "https://", 8));
+	again = origin_of(origin);
+	MUST(again && (!strcmp(origin, again) || strlen(again) < strlen(origin)));
+	free(again);
+	free(origin);
+}
+
+/* All sections have names, and there is an end of them. */
+static void check_sections(const char *text, size_t bytes)
+{
+	const char *at = text;
+	char *name;
+
+	while ((name = ini_section(&at))) {
+		MUST(at > text && at <= text + bytes);
+		MUST(strlen(name) <= bytes);
+		free(name);
+	}
 }
 
 static void check_credentials(int err, struct credentials *c)
@@ -29,23 +70,23 @@ static void check_credentials(int err, struct credentials *c)
 
 static void check_url(const char *text)
 {
-	struct s3_target target = { };
-	struct s3_url url;
+	struct bucket_target target = { };
+	struct bucket_url url;
 	const char *p;
 	char *full;
 
 	if (asprintf(&full, "s3://%s", text) < 0)
 		abort();
-	if (!s3_url_parse(full, &url, NULL)) {
+	if (!bucket_parse(full, &url, NULL)) {
 		for (p = url.key; *p; p++)
 			MUST(*p > ' ' && *p < 0x7f && !strchr("?#\"<>\\", *p));
 		MUST(!strpbrk(url.bucket, "/@:?#%"));
-		MUST(!s3_target(&url, "http://host", "region", S3_AUTO,
+		MUST(!bucket_target(&url, "http://host", "region", BUCKET_AUTO,
 				&target, NULL));
 		MUST(!strncmp(target.url, "http://host/", 12));
-		s3_target_free(&target);
+		bucket_target_free(&target);
 	}
-	s3_url_free(&url);
+	bucket_free(&url);
 	free(full);
 }
 
@@ -73,11 +114,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		free(value);
 		free(ini_get(text, "profile a", "s3.K"));
 	}
-	s3_answer(text, &value, why, sizeof(why));
+	bucket_answer(text, &value, why, sizeof(why));
 	MUST(strlen(why) < sizeof(why));
 	free(value);
 	check_credentials(credentials_json(text, 0, &c, &e), &c);
 	check_credentials(credentials_xml(text, 0, &c, &e), &c);
+	check_oauth(text);
+	check_origin(text);
+	check_sections(text, bytes);
 	check_url(text);
 	free(text);
 	return 0;

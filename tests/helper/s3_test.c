@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The daemon's fetcher against an S3 store that checks signatures, with
- * credentials that end, are late, or never come.
+ * The daemon's fetcher against an S3 store that checks signatures, and others that
+ * want to know who asks, with credentials that end, are late, or never come.
  */
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -30,13 +31,18 @@ static void no_environment(void)
 		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 		"AWS_CONTAINER_CREDENTIALS_FULL_URI",
 		"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-		"LAZYFRAME_S3_ADDRESSING",
+		"LAZYFRAME_S3_ADDRESSING", "LAZYFRAME_HTTP_CONFIG",
+		"GOOGLE_APPLICATION_CREDENTIALS", "BOTO_CONFIG",
+		"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "CLOUDSDK_CONFIG",
+		"GS_ACCESS_KEY_ID", "GS_SECRET_ACCESS_KEY",
+		"GCE_METADATA_HOST",
 	};
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(names); i++)
 		unsetenv(names[i]);
 	setenv("AWS_EC2_METADATA_DISABLED", "true", 1);
+	setenv("NO_GCE_CHECK", "true", 1);
 }
 
 FIXTURE_SETUP(s3)
@@ -56,6 +62,7 @@ FIXTURE_SETUP(s3)
 	ASSERT_EQ(0, link(from, to));
 	rig_layer(self->rig, 1, "s3://bucket/an%20object+", OBJECT_BYTES, "");
 	setenv("AWS_ENDPOINT_URL", self->rig->url, 1);
+	setenv("STORAGE_EMULATOR_HOST", self->rig->url, 1);
 }
 
 FIXTURE_TEARDOWN(s3)
@@ -284,21 +291,30 @@ TEST_F(s3, no_credentials_until_the_deadline)
 	EXPECT_EQ(4, ended(self->rig, 4, ETIMEDOUT));
 }
 
+/* In rig->dir; whole at any time, as those who renew such files do it */
+static void write_text(struct rig *rig, const char *name, const char *fmt, ...)
+{
+	char path[96], other[128], text[512];
+	va_list ap;
+	int fd, len;
+
+	va_start(ap, fmt);
+	len = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	snprintf(path, sizeof(path), "%s/%s", rig->dir, name);
+	snprintf(other, sizeof(other), "%s.new", path);
+	fd = open(other, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, text, len) != len || rename(other, path))
+		abort();
+	close(fd);
+}
+
 /* @secret NULL: the line is missing, which makes the file wrong */
 static void write_file(struct rig *rig, const char *id, const char *secret)
 {
-	char path[96], text[160];
-	int fd, len;
-
-	snprintf(path, sizeof(path), "%s/keys", rig->dir);
-	len = snprintf(text, sizeof(text),
-		       "[default]\naws_access_key_id = %s\n%s%s\n", id,
-		       secret ? "aws_secret_access_key = " : "",
-		       secret ? secret : "");
-	fd = open(path, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, text, len) != len)
-		abort();
-	close(fd);
+	write_text(rig, "keys", "[default]\naws_access_key_id = %s\n%s%s\n",
+		   id, secret ? "aws_secret_access_key = " : "",
+		   secret ? secret : "");
 }
 
 static void use_file(struct rig *rig)
@@ -355,6 +371,173 @@ TEST_F(s3, a_file_that_is_wrong_at_the_start)
 	http_reload(self->rig->http);
 	ASSERT_EQ(0, rig_run(self->rig));
 	EXPECT_EQ(1, ended(self->rig, 1, 0));
+}
+
+/* Cloud Storage */
+
+static void use_gs(struct rig *rig)
+{
+	rig_layer(rig, 1, "gs://bucket/an%20object+", OBJECT_BYTES, "");
+}
+
+static void use_instance(struct rig *rig)
+{
+	use_gs(rig);
+	unsetenv("NO_GCE_CHECK");
+	setenv("GCE_METADATA_HOST", rig->url + strlen("http://"), 1);
+}
+
+TEST_F(s3, gs_tokens_end_in_the_middle)
+{
+	use_instance(self->rig);
+	rig_tell(self->rig, "issue uses=10\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 40, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(40, ended(self->rig, 40, 0));
+	EXPECT_LE(4, lines(self->rig, "default/token"));
+	EXPECT_GE(6, lines(self->rig, "default/token"));
+	EXPECT_LE(3, lines(self->rig, " 401 "));
+}
+
+TEST_F(s3, gs_tokens_are_renewed_before_their_end)
+{
+	int i;
+
+	use_instance(self->rig);
+	rig_tell(self->rig, "issue seconds=2\n");
+	rig_go(self->rig);
+	for (i = 0; i < 5; i++) {
+		post_frames(self->rig, 2, 20000);
+		ASSERT_EQ(0, rig_run(self->rig));
+		run_for(self->rig, 600);
+	}
+	EXPECT_EQ(0, lines(self->rig, " 401 "));
+	EXPECT_EQ(10, lines(self->rig, " 206 "));
+	EXPECT_LE(2, lines(self->rig, "default/token"));
+	EXPECT_GE(4, lines(self->rig, "default/token"));
+}
+
+TEST_F(s3, gs_tokens_that_never_work)
+{
+	use_instance(self->rig);
+	rig_tell(self->rig, "issue uses=0\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, EACCES));
+	EXPECT_EQ(2, lines(self->rig, "default/token"));
+}
+
+TEST_F(s3, gs_refused_for_good)
+{
+	use_instance(self->rig);
+	rig_tell(self->rig, "deny AccessDenied\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, EACCES));
+	EXPECT_EQ(1, lines(self->rig, "default/token"));
+}
+
+TEST_F(s3, gs_signed_with_a_key)
+{
+	use_gs(self->rig);
+	setenv("GS_ACCESS_KEY_ID", "GOOG1", 1);
+	setenv("GS_SECRET_ACCESS_KEY", "hush", 1);
+	rig_tell(self->rig, "key GOOG1 hush\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+	EXPECT_EQ(4, lines(self->rig, " 206 - GOOG1"));
+}
+
+/* One service that is away is no reason for the other one to wait. */
+TEST_F(s3, gs_goes_on_without_s3)
+{
+	use_agent(self->rig);
+	rig_tell(self->rig, "slow 20\n");
+	rig_layer(self->rig, 2, "s3://bucket/an%20object+", OBJECT_BYTES, "");
+	use_instance(self->rig);
+	rig_go(self->rig);
+	rig_post(self->rig, 8, 2, 0, FRAME, 0, 0, 3000);
+	post_frames(self->rig, 4, 2500);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+	EXPECT_EQ(ETIMEDOUT, self->rig->tag[8].status);
+}
+
+/* Plain HTTP */
+
+/* @host: as it is in the layer's URL and in the file */
+static void use_origin(struct rig *rig, const char *host, const char *section,
+		       const char *what)
+{
+	char path[96], url[128];
+
+	snprintf(url, sizeof(url), "http://%s:%d/bucket/an%%20object+", host,
+		 rig->port);
+	rig_layer(rig, 1, url, OBJECT_BYTES, "");
+	write_text(rig, "http.conf", "[HTTP://%s:%d]\n%s = %s/secret\n", section,
+		   rig->port, what, rig->dir);
+	snprintf(path, sizeof(path), "%s/http.conf", rig->dir);
+	setenv("LAZYFRAME_HTTP_CONFIG", path, 1);
+}
+
+TEST_F(s3, a_bearer_file_that_changes)
+{
+	use_origin(self->rig, "127.0.0.1", "127.0.0.1", "bearer_file");
+	write_text(self->rig, "secret", "old-token\n");
+	rig_tell(self->rig, "bearer old-token uses=3\nbearer new-token\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 3, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	write_text(self->rig, "secret", "new-token\n");
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+	EXPECT_LE(1, lines(self->rig, " 401 "));
+	EXPECT_GE(4, lines(self->rig, " 401 "));
+}
+
+TEST_F(s3, a_bearer_file_that_is_not_there_yet)
+{
+	use_origin(self->rig, "127.0.0.1", "127.0.0.1", "bearer_file");
+	rig_tell(self->rig, "bearer new-token\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 2, 30000);
+	run_for(self->rig, 300);
+	EXPECT_EQ(2, self->rig->open);
+	EXPECT_EQ(0, lines(self->rig, "GET /bucket"));
+	write_text(self->rig, "secret", "new-token\n");
+	http_reload(self->rig->http);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(2, ended(self->rig, 2, 0));
+}
+
+TEST_F(s3, a_header_file)
+{
+	use_origin(self->rig, "127.0.0.1", "127.0.0.1", "header_file");
+	write_text(self->rig, "secret",
+		   "X-Other: b\n\nAuthorization: Bearer new-token\r\n");
+	rig_tell(self->rig, "bearer new-token\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 2, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(2, ended(self->rig, 2, 0));
+}
+
+TEST_F(s3, no_other_origin_gets_the_token)
+{
+	use_origin(self->rig, "localhost", "127.0.0.1", "bearer_file");
+	write_text(self->rig, "secret", "new-token\n");
+	rig_tell(self->rig, "bearer new-token\n");
+	rig_go(self->rig);
+	post_frames(self->rig, 1, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(1, ended(self->rig, 1, EACCES));
+	EXPECT_EQ(1, lines(self->rig, " 403 AccessDenied -"));
 }
 
 TEST_HARNESS_MAIN

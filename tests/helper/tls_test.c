@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The daemon's fetcher against nginx: TLS, HTTP/2, and their absence. */
+/*
+ * The daemon's fetcher against nginx: TLS, HTTP/2, and their absence; clients'
+ * certificates, and a proxy.
+ */
 #include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
@@ -8,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../helper/http.h"
 #include "kselftest_harness.h"
 #include "rig.h"
 
@@ -152,21 +156,29 @@ static int connections(struct rig *rig, const char *protocol, int *lines)
 	return n;
 }
 
-TEST_F(tls, ranges_share_connections)
+/* The server's certificate is trusted; @n ranges come. */
+static void fetch_all(struct __test_metadata *_metadata, struct rig *rig, int n)
 {
-	struct rig *rig = self->rig;
-	bool two = *variant->protocol;
 	char cafile[128];
-	int i, lines;
+	int i;
 
 	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
 	rig->cafile = cafile;
 	rig_go(rig);
-	for (i = 0; i < 40; i++)
-		rig_post(rig, i, 1, 2 * i * FRAME, FRAME, 0, 0, 0);
+	for (i = 0; i < n; i++)
+		rig_post(rig, i, 1, 2 * i * FRAME, FRAME, 0, 0, 20000);
 	ASSERT_EQ(0, rig_run(rig));
-	for (i = 0; i < 40; i++)
+	for (i = 0; i < n; i++)
 		EXPECT_EQ(0, rig->tag[i].status);
+}
+
+TEST_F(tls, ranges_share_connections)
+{
+	struct rig *rig = self->rig;
+	bool two = *variant->protocol;
+	int i, lines;
+
+	fetch_all(_metadata, rig, 40);
 	i = connections(rig, two ? "HTTP/2.0" : "HTTP/1.1", &lines);
 	EXPECT_EQ(40, lines);
 	if (two) {
@@ -227,6 +239,108 @@ TEST_F(tls, no_authorities_no_trust)
 	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 500);
 	ASSERT_EQ(0, rig_run(rig));
 	EXPECT_EQ(ETIMEDOUT, rig->tag[0].status);
+}
+
+/* Only who has the key of the certificate "other" is let in. */
+static void want_clients(struct rig *rig, pid_t *nginx, int port)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command),
+		 "cd %s && sed -i 's/root .;/root .; ssl_client_certificate other; ssl_verify_client on;/' nginx.conf",
+		 rig->dir);
+	if (system(command))
+		abort();
+	nginx_stop(*nginx);
+	nginx_start(rig, nginx, port);
+}
+
+static void use_certificate(struct rig *rig, int port, const char *cert,
+			    const char *key)
+{
+	char path[96];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/http.conf", rig->dir);
+	f = fopen(path, "w");
+	if (!f)
+		abort();
+	fprintf(f, "[https://127.0.0.1:%d]\ncertificate = %s/%s\nkey = %s/%s\n",
+		port, rig->dir, cert, rig->dir, key);
+	fclose(f);
+	setenv("LAZYFRAME_HTTP_CONFIG", path, 1);
+}
+
+TEST_F(tls, a_client_with_a_certificate)
+{
+	want_clients(self->rig, &self->nginx, self->port);
+	use_certificate(self->rig, self->port, "other", "key2");
+	fetch_all(_metadata, self->rig, 8);
+}
+
+TEST_F(tls, a_client_with_the_wrong_certificate)
+{
+	struct rig *rig = self->rig;
+	char cafile[128];
+
+	want_clients(rig, &self->nginx, self->port);
+	use_certificate(rig, self->port, "cert", "key");
+	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
+	rig->cafile = cafile;
+	rig_go(rig);
+	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
+	ASSERT_EQ(0, rig_run(rig));
+	EXPECT_EQ(EACCES, rig->tag[0].status);
+	/* What was wrong is put right, without a new start. */
+	use_certificate(rig, self->port, "other", "key2");
+	http_reload(rig->http);
+	while (rig->tag[0].status) {
+		rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
+		ASSERT_EQ(0, rig_run(rig));
+	}
+}
+
+/* Lines of the proxy's log that begin with this */
+static int proxied(const struct rig *rig, const char *what)
+{
+	char path[96], line[512];
+	int n = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/proxied", rig->dir);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		n += !strncmp(line, what, strlen(what));
+	if (f)
+		fclose(f);
+	return n;
+}
+
+TEST_F(tls, by_way_of_a_proxy)
+{
+	struct rig *rig = self->rig;
+	char command[640], what[64];
+	int port = 0;
+	FILE *f;
+
+	snprintf(command, sizeof(command),
+		 "%.*sproxy %s/proxied </dev/null 2>/dev/null & echo $! >%s/proxy.pid",
+		 (int)(strlen(SERVER) - strlen("server")), SERVER, rig->dir,
+		 rig->dir);
+	f = popen(command, "r");
+	ASSERT_NE(NULL, f);
+	ASSERT_EQ(1, fscanf(f, "%d", &port));
+	snprintf(what, sizeof(what), "http://127.0.0.1:%d", port);
+	setenv("https_proxy", what, 1);
+	unsetenv("no_proxy");
+	unsetenv("NO_PROXY");
+	fetch_all(_metadata, rig, 8);
+	snprintf(what, sizeof(what), "CONNECT 127.0.0.1:%d ", self->port);
+	EXPECT_LE(1, proxied(rig, what));
+	EXPECT_EQ(0, proxied(rig, "GET"));
+	snprintf(command, sizeof(command), "kill $(cat %s/proxy.pid)", rig->dir);
+	EXPECT_EQ(0, system(command));
+	pclose(f);
 }
 
 TEST_HARNESS_MAIN

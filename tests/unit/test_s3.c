@@ -10,66 +10,69 @@
 #include <unistd.h>
 
 #include "../../helper/credentials.h"
+#include "../../helper/gs.h"
 #include "../../helper/ini.h"
-#include "../../helper/s3.h"
+#include "../../helper/keyring.h"
+#include "../../helper/origin.h"
+#include "../../helper/auth.h"
 #include "../../helper/s3put.h"
-#include "../../helper/s3url.h"
+#include "../../helper/bucket.h"
 #include "../../helper/secret.h"
 #include "../../helper/xml.h"
 #include "kselftest_harness.h"
 
 /* "URL HOST PATH" of a request, or the error's text */
 static const char *target(const char *text, const char *endpoint,
-			  enum s3_style style)
+			  enum bucket_style style)
 {
 	static char out[1024];
-	struct s3_target t = { };
-	struct s3_url url;
+	struct bucket_target t = { };
+	struct bucket_url url;
 	struct error e;
 
-	if (s3_url_parse(text, &url, &e) ||
-	    s3_target(&url, endpoint, "eu-west-1", style, &t, &e))
+	if (bucket_parse(text, &url, &e) ||
+	    bucket_target(&url, endpoint, "eu-west-1", style, &t, &e))
 		snprintf(out, sizeof(out), "%s", e.text);
 	else
 		snprintf(out, sizeof(out), "%s %s %s", t.url, t.host, t.path);
-	s3_target_free(&t);
-	s3_url_free(&url);
+	bucket_target_free(&t);
+	bucket_free(&url);
 	return out;
 }
 
 TEST(urls)
 {
 	EXPECT_STREQ("https://my-bucket.s3.eu-west-1.amazonaws.com/a/b my-bucket.s3.eu-west-1.amazonaws.com /a/b",
-		     target("s3://my-bucket/a/b", NULL, S3_AUTO));
+		     target("s3://my-bucket/a/b", NULL, BUCKET_AUTO));
 	/* A name with dots has no certificate. */
 	EXPECT_STREQ("https://s3.eu-west-1.amazonaws.com/my.bucket/a s3.eu-west-1.amazonaws.com /my.bucket/a",
-		     target("s3://my.bucket/a", NULL, S3_AUTO));
+		     target("s3://my.bucket/a", NULL, BUCKET_AUTO));
 	EXPECT_STREQ("http://host:9000/bucket/a host:9000 /bucket/a",
-		     target("s3://bucket/a", "http://host:9000", S3_AUTO));
+		     target("s3://bucket/a", "http://host:9000", BUCKET_AUTO));
 	EXPECT_STREQ("http://bucket.host:9000/a bucket.host:9000 /a",
-		     target("s3://bucket/a", "http://host:9000/", S3_VIRTUAL));
+		     target("s3://bucket/a", "http://host:9000/", BUCKET_VIRTUAL));
 	EXPECT_STREQ("http://[::1]/gate/bucket/a [::1] /gate/bucket/a",
-		     target("s3://bucket/a", "http://[::1]:80/gate/", S3_AUTO));
+		     target("s3://bucket/a", "http://[::1]:80/gate/", BUCKET_AUTO));
 	EXPECT_STREQ("https://host/bucket host /bucket",
-		     target("s3://bucket", "https://host:443", S3_AUTO));
+		     target("s3://bucket", "https://host:443", BUCKET_AUTO));
 	EXPECT_STREQ("https://host:80/bucket host:80 /bucket",
-		     target("s3://bucket/", "https://host:80", S3_AUTO));
+		     target("s3://bucket/", "https://host:80", BUCKET_AUTO));
 }
 
 TEST(keys_are_escaped_once)
 {
 	EXPECT_STREQ("http://h/bucket/a%20b%2Bc%25/.././%C3%A4~-_.%27%28 h /bucket/a%20b%2Bc%25/.././%C3%A4~-_.%27%28",
 		     target("s3://bucket/a b+c%25/.././ä~-_.'%28", "http://h",
-			    S3_AUTO));
-	EXPECT_NE(NULL, strstr(target("s3://bucket/a%", "http://h", S3_AUTO),
+			    BUCKET_AUTO));
+	EXPECT_NE(NULL, strstr(target("s3://bucket/a%", "http://h", BUCKET_AUTO),
 			       "write %25 for %"));
-	EXPECT_NE(NULL, strstr(target("s3://bucket/a%00", "http://h", S3_AUTO),
+	EXPECT_NE(NULL, strstr(target("s3://bucket/a%00", "http://h", BUCKET_AUTO),
 			       "not 00"));
-	EXPECT_NE(NULL, strstr(target("s3://bucket/a?b", "http://h", S3_AUTO),
+	EXPECT_NE(NULL, strstr(target("s3://bucket/a?b", "http://h", BUCKET_AUTO),
 			       "%3F"));
-	EXPECT_NE(NULL, strstr(target("s3://buck@et/a", "http://h", S3_AUTO),
+	EXPECT_NE(NULL, strstr(target("s3://buck@et/a", "http://h", BUCKET_AUTO),
 			       "no bucket's name"));
-	EXPECT_NE(NULL, strstr(target("s3://ab/a", "http://h", S3_AUTO),
+	EXPECT_NE(NULL, strstr(target("s3://ab/a", "http://h", BUCKET_AUTO),
 			       "no bucket's name"));
 }
 
@@ -83,14 +86,36 @@ TEST(endpoints)
 	struct error e;
 	size_t i;
 
-	EXPECT_EQ(0, s3_endpoint_check("http://host", &e));
-	EXPECT_EQ(0, s3_endpoint_check("https://host:1/x/", &e));
+	EXPECT_EQ(0, endpoint_check("http://host", &e));
+	EXPECT_EQ(0, endpoint_check("https://host:1/x/", &e));
 	for (i = 0; i < ARRAY_SIZE(bad); i++)
-		EXPECT_EQ(-EINVAL, s3_endpoint_check(bad[i], &e)) {
+		EXPECT_EQ(-EINVAL, endpoint_check(bad[i], &e)) {
 			TH_LOG("%s", bad[i]);
 		}
-	s3_endpoint_check("http://me:hush@host", &e);
+	endpoint_check("http://me:hush@host", &e);
 	EXPECT_EQ(NULL, strstr(e.text, "hush"));
+}
+
+#define ORIGIN(url, value) ({						\
+	char *__got = origin_of(url);					\
+	EXPECT_STREQ(value, __got ? __got : "(none)");			\
+	free(__got);							\
+})
+
+/* What one server may know, one with a similar name must not. */
+TEST(origins)
+{
+	ORIGIN("https://Host.Example/a/b?c", "https://host.example");
+	ORIGIN("HTTPS://host:443?x", "https://host");
+	ORIGIN("http://host:443/", "http://host:443");
+	ORIGIN("http://host:80", "http://host");
+	ORIGIN("http://[::1]:8080/x", "http://[::1]:8080");
+	ORIGIN("http://host#@other/", "http://host");
+	ORIGIN("http://me:hush@host/", "(none)");
+	ORIGIN("https://host@other/", "(none)");
+	ORIGIN("http:///x", "(none)");
+	ORIGIN("ftp://host/", "(none)");
+	ORIGIN("s3://bucket/key", "(none)");
 }
 
 #define INI(section, name, value) ({					\
@@ -286,21 +311,22 @@ TEST_F(environment, keys_are_signed_with_and_kept_out_of_core_files)
 {
 	static const char names[] =
 		"SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token,";
-	struct s3_call call = { .method = "GET", .url = "s3://bucket/key",
+	struct auth_call call = { .method = "GET", .url = "s3://bucket/key",
 				.query = "a=b" };
-	struct s3_signed sig;
+	struct auth_signed sig;
 	struct curl_slist *l;
 	struct error e;
 	int lines = 0;
-	struct s3 *s3;
+	struct auth *s3;
 
 	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
 	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
 	setenv("AWS_SESSION_TOKEN", "token", 1);
 	setenv("AWS_ENDPOINT_URL", "http://h", 1);
 	EXPECT_EQ(1, prctl(PR_GET_DUMPABLE));
-	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
-	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
+	s3 = auth_open(&auth_s3, NULL, NULL, NULL);
+	ASSERT_NE(NULL, s3);
+	ASSERT_EQ(0, auth_sign(s3, &call, &sig, &e));
 	EXPECT_EQ(0, prctl(PR_GET_DUMPABLE));
 	EXPECT_STREQ("http://h/bucket/key?a=b", sig.url);
 	for (l = sig.header; l; l = l->next) {
@@ -311,58 +337,139 @@ TEST_F(environment, keys_are_signed_with_and_kept_out_of_core_files)
 			 strstr(l->data, names);
 	}
 	EXPECT_EQ(4, lines);
-	s3_signed_free(&sig);
-	s3_close(s3);
+	auth_signed_free(&sig);
+	auth_close(s3);
+}
+
+/* A file in self->dir, for its owner alone; returns its path */
+static char *make_file(const char *dir, const char *name, const char *text)
+{
+	char *path;
+	int fd;
+
+	if (asprintf(&path, "%s/%s", dir, name) < 0)
+		abort();
+	fd = open(path, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		abort();
+	close(fd);
+	return path;
+}
+
+TEST_F(environment, tokens_of_origins_are_kept_out_of_core_files)
+{
+	struct auth_call call = { .method = "GET" };
+	struct auth_signed sig;
+	struct keyring *ring;
+	struct auth *auth;
+	struct error e;
+	char text[512], *config, *token;
+
+	token = make_file(self->dir, "token", "hush\n");
+	snprintf(text, sizeof(text), "[https://HOST:443]\nbearer_file = %s\n",
+		 token);
+	config = make_file(self->dir, "http.conf", text);
+	setenv("LAZYFRAME_HTTP_CONFIG", config, 1);
+	EXPECT_EQ(1, prctl(PR_GET_DUMPABLE));
+	ASSERT_EQ(0, keyring_open(&ring, NULL, NULL, &e));
+	ASSERT_EQ(0, keyring_find(ring, "https://hosts/x", &auth));
+	EXPECT_EQ(NULL, auth);
+	ASSERT_EQ(0, keyring_find(ring, "http://host/x", &auth));
+	EXPECT_EQ(NULL, auth);
+	ASSERT_EQ(0, keyring_find(ring, "https://host.other/x", &auth));
+	EXPECT_EQ(NULL, auth);
+	ASSERT_EQ(0, keyring_find(ring, "https://host/x", &auth));
+	ASSERT_NE(NULL, auth);
+	call.url = "https://host/x";
+	ASSERT_EQ(0, auth_sign(auth, &call, &sig, &e));
+	EXPECT_EQ(0, prctl(PR_GET_DUMPABLE));
+	EXPECT_STREQ("https://host/x", sig.url);
+	EXPECT_STREQ("Authorization: Bearer hush", sig.header->data);
+	EXPECT_TRUE(sig.follow);
+	auth_signed_free(&sig);
+	keyring_close(ring);
+	unlink(token);
+	unlink(config);
+	free(token);
+	free(config);
+	unsetenv("LAZYFRAME_HTTP_CONFIG");
+}
+
+TEST_F(environment, cloud_storage)
+{
+	struct error e;
+	struct gs *gs;
+
+	unsetenv("STORAGE_EMULATOR_HOST");
+	unsetenv("NO_GCE_CHECK");
+	ASSERT_EQ(0, gs_load(&gs, NULL, &e));
+	EXPECT_STREQ("https://storage.googleapis.com", gs->endpoint);
+	EXPECT_EQ(GS_INSTANCE, gs->source);
+	EXPECT_STREQ("metadata.google.internal", gs->metadata);
+	gs_free(gs);
+	setenv("GCE_METADATA_HOST", "evil/x?", 1);
+	EXPECT_EQ(-EINVAL, gs_load(&gs, NULL, &e));
+	unsetenv("GCE_METADATA_HOST");
+	setenv("STORAGE_EMULATOR_HOST", "localhost:9023", 1);
+	ASSERT_EQ(0, gs_load(&gs, NULL, &e));
+	EXPECT_STREQ("http://localhost:9023", gs->endpoint);
+	EXPECT_EQ(GS_NONE, gs->source);
+	gs_free(gs);
+	setenv("STORAGE_EMULATOR_HOST", "http://me:hush@localhost", 1);
+	EXPECT_EQ(-EINVAL, gs_load(&gs, NULL, &e));
+	EXPECT_EQ(NULL, strstr(e.text, "hush"));
+	unsetenv("STORAGE_EMULATOR_HOST");
 }
 
 TEST_F(environment, clocks_that_differ)
 {
-	struct s3_call call = { .method = "GET", .url = "s3://bucket/key" };
-	struct s3_signed sig;
+	struct auth_call call = { .method = "GET", .url = "s3://bucket/key" };
+	struct auth_signed sig;
 	struct error e;
-	struct s3 *s3;
+	struct auth *s3;
 
 	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
 	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
-	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
-	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
-	EXPECT_FALSE(s3_refused(s3, &sig, 403, "AccessDenied", NULL));
-	EXPECT_FALSE(s3_refused(s3, &sig, 403, "AccessDenied", "nonsense"));
-	EXPECT_TRUE(s3_refused(s3, &sig, 403, "RequestTimeTooSkewed",
-			       "Sun, 06 Nov 2044 08:49:37 GMT"));
-	s3_signed_free(&sig);
-	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
+	s3 = auth_open(&auth_s3, NULL, NULL, NULL);
+	ASSERT_NE(NULL, s3);
+	ASSERT_EQ(0, auth_sign(s3, &call, &sig, &e));
+	EXPECT_FALSE(auth_refused(s3, &sig, 403, "AccessDenied", 0));
+	EXPECT_TRUE(auth_refused(s3, &sig, 403, "RequestTimeTooSkewed",
+				 2362034977));
+	auth_signed_free(&sig);
+	ASSERT_EQ(0, auth_sign(s3, &call, &sig, &e));
 	EXPECT_LE(2362034977, sig.when);
 	EXPECT_GE(2362034977 + 60, sig.when);
-	EXPECT_FALSE(s3_refused(s3, &sig, 403, "RequestTimeTooSkewed",
-				"Sun, 06 Nov 2044 08:49:37 GMT"));
-	s3_signed_free(&sig);
-	s3_close(s3);
+	EXPECT_FALSE(auth_refused(s3, &sig, 403, "RequestTimeTooSkewed",
+				 2362034977));
+	auth_signed_free(&sig);
+	auth_close(s3);
 }
 
 /* Keys of the environment do not change: once is enough to know. */
 TEST_F(environment, a_refusal_is_believed_in_the_end)
 {
-	struct s3_call call = { .method = "GET", .url = "s3://bucket/key" };
-	struct s3_signed sig;
+	struct auth_call call = { .method = "GET", .url = "s3://bucket/key" };
+	struct auth_signed sig;
 	struct error e;
-	struct s3 *s3;
+	struct auth *s3;
 
 	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
 	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
-	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
-	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
-	EXPECT_TRUE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
+	s3 = auth_open(&auth_s3, NULL, NULL, NULL);
+	ASSERT_NE(NULL, s3);
+	ASSERT_EQ(0, auth_sign(s3, &call, &sig, &e));
+	EXPECT_TRUE(auth_refused(s3, &sig, 400, "ExpiredToken", 0));
 	/* Those who signed with what was renewed meanwhile */
-	EXPECT_TRUE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
-	s3_signed_free(&sig);
-	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
-	EXPECT_FALSE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
+	EXPECT_TRUE(auth_refused(s3, &sig, 400, "ExpiredToken", 0));
+	auth_signed_free(&sig);
+	ASSERT_EQ(0, auth_sign(s3, &call, &sig, &e));
+	EXPECT_FALSE(auth_refused(s3, &sig, 400, "ExpiredToken", 0));
 	/* Once accepted, they may end again. */
-	s3_accepted(s3, &sig);
-	EXPECT_TRUE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
-	s3_signed_free(&sig);
-	s3_close(s3);
+	auth_accepted(s3, &sig);
+	EXPECT_TRUE(auth_refused(s3, &sig, 400, "ExpiredToken", 0));
+	auth_signed_free(&sig);
+	auth_close(s3);
 }
 
 TEST_F(environment, small_files_only)

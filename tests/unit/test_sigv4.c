@@ -18,6 +18,7 @@ static const struct sigv4_key s3_key = {
 	.region = "us-east-1",
 	.service = "s3",
 	.date = "20130524T000000Z",
+	.words = &sigv4_aws,
 };
 
 static const struct sigv4_key suite_key = {
@@ -26,6 +27,7 @@ static const struct sigv4_key suite_key = {
 	.region = "us-east-1",
 	.service = "service",
 	.date = "20150830T123600Z",
+	.words = &sigv4_aws,
 };
 
 /* The last 64 characters of what is signed, or "" */

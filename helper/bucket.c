@@ -1,9 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "s3url.h"
+#include "bucket.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "xml.h"
+
+static const struct bucket_words stores[] = {
+	{
+		.scheme = "s3://",
+		.ubytes = "x-amz-meta-uncompressed-size",
+		.source = "x-amz-copy-source",
+		.source_range = "x-amz-copy-source-range",
+		.replace = "x-amz-metadata-directive",
+		.only_new = "if-none-match",
+		.only_new_value = "*",
+		.parts_only_new = true,
+	}, {
+		.scheme = "gs://",
+		.ubytes = "x-goog-meta-uncompressed-size",
+		.source = "x-goog-copy-source",
+		.replace = "x-goog-metadata-directive",
+		.only_new = "x-goog-if-generation-match",
+		.only_new_value = "0",
+		.md5 = true,
+	},
+};
+
+const struct bucket_words *bucket_words(const char *url)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(stores); i++)
+		if (!strncmp(url, stores[i].scheme, strlen(stores[i].scheme)))
+			return &stores[i];
+	return NULL;
+}
 
 static int unhex(char c)
 {
@@ -13,7 +46,7 @@ static int unhex(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-char *s3_escape(const char *text, const char *keep)
+char *url_escape(const char *text, const char *keep)
 {
 	char *to = malloc(3 * strlen(text) + 1), *p = to;
 
@@ -76,16 +109,21 @@ static bool bucket_is_label(const char *name)
 	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
 }
 
-int s3_url_parse(const char *text, struct s3_url *url, struct error *e)
+int bucket_parse(const char *text, struct bucket_url *url, struct error *e)
 {
-	const char *p = text + strlen(S3_SCHEME), *slash = strchrnul(p, '/');
+	const struct bucket_words *words = bucket_words(text);
+	const char *p, *slash;
 	char *key;
 
 	memset(url, 0, sizeof(*url));
+	if (!words)
+		return error_set(e, -EINVAL, "%s: names no bucket", text);
+	p = text + strlen(words->scheme);
+	slash = strchrnul(p, '/');
 	if (strpbrk(p, "?#"))
 		return error_set(e, -EINVAL,
-				 "%s: an s3:// URL has no query or fragment; write %%3F for ? and %%23 for #",
-				 text);
+				 "%s: a URL of %s has no query or fragment; write %%3F for ? and %%23 for #",
+				 text, words->scheme);
 	url->bucket = strndup(p, slash - p);
 	key = strdup(*slash ? slash + 1 : "");
 	if (!url->bucket || !key) {
@@ -95,8 +133,8 @@ int s3_url_parse(const char *text, struct s3_url *url, struct error *e)
 	if (!bucket_valid(url->bucket)) {
 		free(key);
 		return error_set(e, -EINVAL,
-				 "%s: \"%s\" is no bucket's name; objects are named s3://bucket/key",
-				 text, url->bucket);
+				 "%s: \"%s\" is no bucket's name; objects are named %sbucket/key",
+				 text, url->bucket, words->scheme);
 	}
 	if (!unescape(key)) {
 		free(key);
@@ -104,19 +142,19 @@ int s3_url_parse(const char *text, struct s3_url *url, struct error *e)
 				 "%s: a %% that two hex digits, not 00, do not follow; write %%25 for %%",
 				 text);
 	}
-	url->key = s3_escape(key, "/");
+	url->key = url_escape(key, "/");
 	free(key);
 	return url->key ? 0 : error_set(e, -ENOMEM, "out of memory");
 }
 
-void s3_url_free(struct s3_url *url)
+void bucket_free(struct bucket_url *url)
 {
 	free(url->bucket);
 	free(url->key);
 	memset(url, 0, sizeof(*url));
 }
 
-int s3_endpoint_check(const char *endpoint, struct error *e)
+int endpoint_check(const char *endpoint, struct error *e)
 {
 	size_t scheme = !strncmp(endpoint, "https://", 8) ? 8 :
 			!strncmp(endpoint, "http://", 7) ? 7 : 0;
@@ -153,9 +191,9 @@ static char *endpoint_host(const char *endpoint, const char **path)
 	return strndup(host, len);
 }
 
-int s3_target(const struct s3_url *url, const char *endpoint,
-	      const char *region, enum s3_style style,
-	      struct s3_target *target, struct error *e)
+int bucket_target(const struct bucket_url *url, const char *endpoint,
+		  const char *region, enum bucket_style style,
+		  struct bucket_target *target, struct error *e)
 {
 	const char *prefix = "", *scheme = "https";
 	char *host = NULL;
@@ -171,12 +209,12 @@ int s3_target(const struct s3_url *url, const char *endpoint,
 	}
 	if (!host)
 		goto nomem;
-	if (style == S3_AUTO)
+	if (style == BUCKET_AUTO)
 		style = endpoint || !bucket_is_label(url->bucket) ?
-			S3_PATH : S3_VIRTUAL;
+			BUCKET_PATH : BUCKET_VIRTUAL;
 	for (len = strlen(prefix); len && prefix[len - 1] == '/'; len--)
 		;
-	if (style == S3_VIRTUAL) {
+	if (style == BUCKET_VIRTUAL) {
 		if (asprintf(&target->host, "%s.%s", url->bucket, host) < 0)
 			target->host = NULL;
 		if (asprintf(&target->path, "%.*s/%s", (int)len, prefix,
@@ -199,14 +237,25 @@ int s3_target(const struct s3_url *url, const char *endpoint,
 	return 0;
 nomem:
 	free(host);
-	s3_target_free(target);
+	bucket_target_free(target);
 	return error_set(e, -ENOMEM, "out of memory");
 }
 
-void s3_target_free(struct s3_target *target)
+void bucket_target_free(struct bucket_target *target)
 {
 	free(target->url);
 	free(target->host);
 	free(target->path);
 	memset(target, 0, sizeof(*target));
+}
+
+void bucket_answer(const char *body, char **code, char *why, size_t size)
+{
+	char *region;
+
+	*code = xml_get(body, "Code", NULL);
+	region = xml_get(body, "Region", NULL);
+	snprintf(why, size, "%.48s%s%.32s", *code ? *code : "no reason given",
+		 region ? "; set AWS_REGION to " : "", region ? region : "");
+	free(region);
 }
