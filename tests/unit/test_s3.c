@@ -259,6 +259,20 @@ FIXTURE_TEARDOWN(environment)
 	rmdir(self->dir);
 }
 
+/* Of the environment, with keys in it; NULL after a failed check */
+static struct s3 *open_with_keys(struct __test_metadata *_metadata)
+{
+	struct s3 *s3 = NULL;
+	struct error e;
+
+	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
+	EXPECT_EQ(0, s3_open(&s3, NULL, NULL, &e)) {
+		TH_LOG("%s", e.text);
+	}
+	return s3;
+}
+
 TEST_F(environment, defaults)
 {
 	struct error e;
@@ -294,12 +308,11 @@ TEST_F(environment, keys_are_signed_with_and_kept_out_of_core_files)
 	int lines = 0;
 	struct s3 *s3;
 
-	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
-	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
 	setenv("AWS_SESSION_TOKEN", "token", 1);
 	setenv("AWS_ENDPOINT_URL", "http://h", 1);
 	EXPECT_EQ(1, prctl(PR_GET_DUMPABLE));
-	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
+	s3 = open_with_keys(_metadata);
+	ASSERT_NE(NULL, s3);
 	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
 	EXPECT_EQ(0, prctl(PR_GET_DUMPABLE));
 	EXPECT_STREQ("http://h/bucket/key?a=b", sig.url);
@@ -320,11 +333,9 @@ TEST_F(environment, clocks_that_differ)
 	struct s3_call call = { .method = "GET", .url = "s3://bucket/key" };
 	struct s3_signed sig;
 	struct error e;
-	struct s3 *s3;
+	struct s3 *s3 = open_with_keys(_metadata);
 
-	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
-	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
-	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
+	ASSERT_NE(NULL, s3);
 	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
 	EXPECT_FALSE(s3_refused(s3, &sig, 403, "AccessDenied", NULL));
 	EXPECT_FALSE(s3_refused(s3, &sig, 403, "AccessDenied", "nonsense"));
@@ -346,11 +357,9 @@ TEST_F(environment, a_refusal_is_believed_in_the_end)
 	struct s3_call call = { .method = "GET", .url = "s3://bucket/key" };
 	struct s3_signed sig;
 	struct error e;
-	struct s3 *s3;
+	struct s3 *s3 = open_with_keys(_metadata);
 
-	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
-	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
-	ASSERT_EQ(0, s3_open(&s3, NULL, NULL, &e));
+	ASSERT_NE(NULL, s3);
 	ASSERT_EQ(0, s3_sign(s3, &call, &sig, &e));
 	EXPECT_TRUE(s3_refused(s3, &sig, 400, "ExpiredToken", NULL));
 	/* Those who signed with what was renewed meanwhile */
