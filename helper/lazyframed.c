@@ -7,10 +7,10 @@
  * work while the system has no memory left to give, and no disk to read from but
  * the one that it serves: so all its own memory is taken and locked at the
  * start, and no file is opened later but those that layers name, and, by a
- * thread that nobody waits for, those with credentials.
+ * thread that nobody waits for, those with credentials: all of them as the user
+ * that it goes on as, so that nothing can be read at first only.
  */
 #include <getopt.h>
-#include <linux/capability.h>
 #include <linux/prctl.h>
 #include <malloc.h>
 #include <netdb.h>
@@ -23,7 +23,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "channel.h"
@@ -31,6 +30,8 @@
 #include "http.h"
 #include "log.h"
 #include "notify.h"
+#include "privileges.h"
+#include "secret.h"
 
 #define CAFILE		"/etc/ssl/certs/ca-certificates.crt"
 #define STATUS_EVERY	(5 * NSEC_PER_SEC)
@@ -42,6 +43,7 @@ enum { EXIT_USAGE = 2, EXIT_REPLACED, EXIT_SESSION = 75 };	/* 75: EX_TEMPFAIL */
 struct options {
 	const char *device;
 	const char *cafile;
+	const char *user;
 	struct fetch_options fetch;
 	bool cafile_given;
 	bool wait;
@@ -51,6 +53,7 @@ struct options {
 
 struct daemon {
 	struct options opt;
+	struct privileges privileges;
 	struct loop loop;
 	struct channel channel;
 	struct fetch *fetch;
@@ -78,6 +81,7 @@ static const char usage_text[] =
 "  --hedge PERCENT       ranges that may be asked for twice when late (5)\n"
 "  --cafile FILE         certificate authorities for https, PEM\n"
 "                        (" CAFILE ")\n"
+"  --user NAME           run as this user once the device is open\n"
 "  --verbose             log each range\n"
 "  --version, --help\n";
 
@@ -116,7 +120,7 @@ static void bad_number(const char *name, const char *text, u64 min, u64 max)
 static void parse_options(struct options *opt, int argc, char **argv)
 {
 	enum { DEVICE, WAIT, REPLACE, CONNECTIONS, RANGE_MAX, GAP_MAX, CONNECT, STALL,
-	       HEDGE, CAFILE_OPTION, VERBOSE, VERSION, HELP };
+	       HEDGE, CAFILE_OPTION, USER, VERBOSE, VERSION, HELP };
 	static const struct option options[] = {
 		[DEVICE] = { "device", required_argument, NULL, 0 },
 		[WAIT] = { "wait", no_argument, NULL, 0 },
@@ -128,6 +132,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		[STALL] = { "stall-timeout", required_argument, NULL, 0 },
 		[HEDGE] = { "hedge", required_argument, NULL, 0 },
 		[CAFILE_OPTION] = { "cafile", required_argument, NULL, 0 },
+		[USER] = { "user", required_argument, NULL, 0 },
 		[VERBOSE] = { "verbose", no_argument, NULL, 0 },
 		[VERSION] = { "version", no_argument, NULL, 0 },
 		[HELP] = { "help", no_argument, NULL, 0 },
@@ -186,6 +191,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 			opt->cafile = optarg;
 			opt->cafile_given = true;
 			break;
+		case USER:
+			opt->user = optarg;
+			break;
 		case VERBOSE:
 			opt->verbose = true;
 			break;
@@ -204,7 +212,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 	}
 }
 
-/* Memory, privileges */
+/* Memory */
 
 /* Let libraries load now what they would otherwise load at the first use. */
 static void warm_up(void)
@@ -249,29 +257,6 @@ static void lock_memory(void)
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0))
 		log_warn("PR_SET_IO_FLUSHER: %s; memory reclaim may wait for devices that wait for this process",
 			 strerror(errno));
-}
-
-/* What is left: reading files that layers name, whoever owns them. */
-static void drop_capabilities(void)
-{
-	struct __user_cap_header_struct head = {
-		.version = _LINUX_CAPABILITY_VERSION_3,
-	};
-	struct __user_cap_data_struct cap[2] = { };
-	unsigned int keep = 1U << CAP_DAC_READ_SEARCH;
-
-	if (syscall(SYS_capget, &head, cap))
-		goto fail;
-	keep &= cap[0].permitted;
-	memset(cap, 0, sizeof(cap));
-	cap[0].effective = keep;
-	cap[0].permitted = keep;
-	if (syscall(SYS_capset, &head, cap) ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		goto fail;
-	return;
-fail:
-	log_warn("cannot drop privileges: %s", strerror(errno));
 }
 
 /* Events */
@@ -326,13 +311,13 @@ static void on_tick(void *arg, int fd, u32 events)
 
 /* Start */
 
-static int open_channel(struct daemon *d)
+static int attach(struct daemon *d)
 {
 	bool told = false;
 	int err;
 
-	while ((err = channel_open(&d->channel, d->opt.device,
-				   d->opt.replace)) == -EBUSY) {
+	while ((err = channel_attach(&d->channel, d->opt.device,
+				     d->opt.replace)) == -EBUSY) {
 		struct signalfd_siginfo info;
 
 		if (!d->opt.wait) {
@@ -451,6 +436,7 @@ int main(int argc, char **argv)
 	};
 	int status = EXIT_FAILURE, err;
 
+	secret_hide();
 	parse_options(&d.opt, argc, argv);
 	log_init(d.opt.verbose);
 	notify_init();
@@ -460,16 +446,21 @@ int main(int argc, char **argv)
 		log_err("cannot start: %s", strerror(err ? -err : errno));
 		return EXIT_FAILURE;
 	}
-	/* First all that takes time: readers may wait from the attach on. */
+	if (d.opt.user && privileges_find(&d.privileges, d.opt.user))
+		goto out;
+	if (channel_open(&d.channel, d.opt.device))
+		goto out;
+	lock_memory();
+	if (privileges_drop(&d.privileges))
+		goto out;
+	/* Before the attach, all that takes time: from then on readers wait. */
 	warm_up();
 	if (!make_transports(&d))
 		goto out;
 	if (chdir("/"))
 		log_warn("cannot change to /: %s", strerror(errno));
-	lock_memory();
-	if (open_channel(&d))
+	if (attach(&d))
 		goto out;
-	drop_capabilities();
 	d.fetch = fetch_new(&d.loop, &d.channel.sink, d.channel.tags,
 			    &d.opt.fetch);
 	if (!d.fetch) {

@@ -4,6 +4,7 @@
 
 #include "../kmod/pure.h"
 #include "cmd.h"
+#include "secret.h"
 
 static const struct {
 	const char *name;
@@ -43,6 +44,8 @@ int main(int argc, char **argv)
 	size_t i;
 	int ret;
 
+	/* The environment may have some. */
+	secret_hide();
 	if (argc < 2) {
 		usage(stderr);
 		return 2;
