@@ -158,6 +158,19 @@ check "only root can become another user" says 1 "run as root" \
 echo 2 >/proc/sys/fs/suid_dumpable
 echo "$PWD/core" >/proc/sys/kernel/core_pattern
 ulimit -c unlimited
+sleep 60 &
+kill -ABRT $!
+wait $! 2>/dev/null
+check "another program would leave a core file" eval "ls core* && rm core*"
+tell "fault drop count=0" >fault
+lazyframe verify "$http$object" >fault 2>&1 &
+pid=$!
+check "a command waits for a server" timeout 60 sh -c \
+	"until grep -q lazyframe /proc/$pid/comm && ls -l /proc/$pid/fd | grep socket; do sleep 0.1; done"
+kill -ABRT $pid
+wait $pid 2>/dev/null
+check "killed, it leaves none" eval "! ls core*"
+tell clear
 lazyframed --replace --user nobody 2>third &
 third=$!
 check "another one takes over, as a user of its own" ready third
