@@ -400,4 +400,37 @@ TEST_F(environment, small_files_only)
 	close(fd);
 }
 
+/* Root's file that a group may read is meant for who is in that group. */
+TEST_F(environment, files_of_another_user)
+{
+	static const struct {
+		mode_t mode;
+		bool shared;
+	} file[] = { { 0640, false }, { 0644, true }, { 0604, true } };
+	bool shared;
+	char *text;
+	size_t i;
+	int fd;
+
+	if (geteuid())
+		SKIP(return, "only root can become another user");
+	fd = open(self->path, O_CREAT | O_WRONLY, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(6, write(fd, "secret", 6));
+	ASSERT_EQ(0, chmod(self->dir, 0755));
+	for (i = 0; i < ARRAY_SIZE(file); i++) {
+		ASSERT_EQ(0, fchown(fd, 0, file[i].mode & 0040 ? 65534 : 0));
+		ASSERT_EQ(0, fchmod(fd, file[i].mode));
+		ASSERT_EQ(0, setegid(65534));
+		ASSERT_EQ(0, seteuid(65534));
+		text = secret_read(self->path, &shared);
+		ASSERT_EQ(0, seteuid(0));
+		ASSERT_EQ(0, setegid(0));
+		EXPECT_STREQ("secret", text);
+		EXPECT_EQ(file[i].shared, shared);
+		secret_free(text);
+	}
+	close(fd);
+}
+
 TEST_HARNESS_MAIN
