@@ -5,7 +5,7 @@
 #	make check-long		the same with full counts; writes tests/RESULTS.md
 #	make bench		tables of what is measured side by side; bench-quick: sooner
 #	make demo		a root file system, served lazily in a VM
-#	make install		programs, man pages and unit file, below DESTDIR and PREFIX
+#	make install		programs, man pages, unit file and its user; DESTDIR, PREFIX
 #	make dkms		the module, by DKMS: now for KREL, later for new kernels
 #	make uninstall		takes back both
 
@@ -21,6 +21,7 @@ sbin := $(DESTDIR)$(PREFIX)/sbin
 man := $(DESTDIR)$(PREFIX)/share/man/man8
 doc := $(DESTDIR)$(PREFIX)/share/doc/lazyframe
 unit := $(DESTDIR)$(PREFIX)/lib/systemd/system
+sysusers := $(DESTDIR)$(PREFIX)/lib/sysusers.d
 dkms_src := $(DESTDIR)$(DKMS_SRC)/lazyframe-$(VERSION)
 dkms_name := -m lazyframe -v $(VERSION)
 pages = $(notdir $(wildcard helper/*.8))
@@ -49,14 +50,20 @@ demo:
 	tests/demo
 
 install: helper
-	install -d $(bin) $(sbin) $(man) $(unit) $(doc)
+	install -d $(bin) $(sbin) $(man) $(unit) $(sysusers) $(doc)
 	install -m 755 helper/lazyframe $(bin)
 	install -m 755 helper/lazyframed $(sbin)
 	install -m 644 $(addprefix helper/,$(pages)) $(man)
 	sed 's,/usr/local/,$(PREFIX)/,' helper/lazyframed.service \
 		>$(unit)/lazyframed.service
 	chmod 644 $(unit)/lazyframed.service
+	install -m 644 helper/lazyframe.sysusers $(sysusers)/lazyframe.conf
 	install -m 644 helper/nginx-cache.conf $(doc)
+ifeq ($(DESTDIR),)
+	if command -v systemd-sysusers >/dev/null; then \
+		systemd-sysusers $(sysusers)/lazyframe.conf; \
+	fi
+endif
 
 # With DESTDIR, for a package: its scripts call dkms on the target machine.
 dkms: dkms-remove
@@ -80,7 +87,8 @@ endif
 
 uninstall: dkms-remove
 	$(RM) $(bin)/lazyframe $(sbin)/lazyframed \
-		$(unit)/lazyframed.service $(addprefix $(man)/,$(pages))
+		$(unit)/lazyframed.service $(sysusers)/lazyframe.conf \
+		$(addprefix $(man)/,$(pages))
 	$(RM) -r $(doc)
 
 clean: clean-module

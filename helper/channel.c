@@ -112,7 +112,7 @@ static int map_ring(struct channel *c, const char *path)
 	return 0;
 }
 
-int channel_open(struct channel *c, const char *path, bool replace)
+int channel_open(struct channel *c, const char *path)
 {
 	int err;
 
@@ -120,17 +120,18 @@ int channel_open(struct channel *c, const char *path, bool replace)
 		.sink = { .fill = channel_fill, .layer = channel_layer },
 	};
 	c->fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	if (c->fd < 0) {
-		err = -errno;
-		explain_open(path, err);
-		return err;
-	}
-	err = begin_session(c, path, replace);
-	if (!err)
-		err = map_ring(c, path);
-	if (err)
-		channel_close(c);
+	if (c->fd >= 0)
+		return 0;
+	err = -errno;
+	explain_open(path, err);
 	return err;
+}
+
+int channel_attach(struct channel *c, const char *path, bool replace)
+{
+	int err = begin_session(c, path, replace);
+
+	return err ? err : map_ring(c, path);
 }
 
 void channel_close(struct channel *c)

@@ -18,14 +18,22 @@ struct channel {
 };
 
 /**
- * channel_open - open, attach, map
+ * channel_open - open the module's device: all that needs a privilege
  * @path: LAZYFRAME_DEVICE, as a rule
+ *
+ * Return: 0, or a negative errno that was logged, with what to do.
+ */
+int channel_open(struct channel *c, const char *path);
+
+/**
+ * channel_attach - begin a session, map the ring
+ * @path: for what is logged
  * @replace: take over from another helper
  *
- * Return: 0; -EBUSY another helper is attached; another negative errno. All
- * but -EBUSY were logged, with what to do.
+ * Return: 0; -EBUSY another helper is attached, and this may be called again;
+ * another negative errno. All but -EBUSY were logged, with what to do.
  */
-int channel_open(struct channel *c, const char *path, bool replace);
+int channel_attach(struct channel *c, const char *path, bool replace);
 
 /*
  * channel_close - the module gives unanswered requests to the next helper

@@ -7,11 +7,11 @@
  * work while the system has no memory left to give, and no disk to read from but
  * the one that it serves: so all its own memory is taken and locked at the
  * start, and no file is opened later but those that layers name, and, by a
- * thread that nobody waits for, those with credentials.
+ * thread that nobody waits for, those with credentials: all of them as the user
+ * that it goes on as, so that nothing can be read at first only.
  */
 #include <ctype.h>
 #include <getopt.h>
-#include <linux/capability.h>
 #include <linux/prctl.h>
 #include <malloc.h>
 #include <netdb.h>
@@ -24,7 +24,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "channel.h"
@@ -32,6 +31,8 @@
 #include "http.h"
 #include "log.h"
 #include "notify.h"
+#include "privileges.h"
+#include "secret.h"
 #include "shared_file.h"
 #include "shared_io.h"
 #include "shared_room.h"
@@ -49,6 +50,7 @@ enum { EXIT_USAGE = 2, EXIT_REPLACED, EXIT_SESSION = 75 };	/* 75: EX_TEMPFAIL */
 struct options {
 	const char *device;
 	const char *cafile;
+	const char *user;
 	struct fetch_options fetch;
 	struct shared_options shared;
 	bool wait;
@@ -58,6 +60,7 @@ struct options {
 
 struct daemon {
 	struct options opt;
+	struct privileges privileges;
 	struct loop loop;
 	struct channel channel;
 	struct fetch *fetch;
@@ -89,6 +92,7 @@ static const char usage_text[] =
 "  --shared DIR          directory of frames, shared with other hosts\n"
 "  --shared-size BYTES   what it may hold (16G)\n"
 "  --shared-patience MS  milliseconds that a frame is looked for there (50)\n"
+"  --user NAME           run as this user once the device is open\n"
 "  --verbose             log each range\n"
 "  --version, --help\n";
 
@@ -125,8 +129,8 @@ static void set_shared(struct options *opt, const char *dir)
 static void parse_options(struct options *opt, int argc, char **argv)
 {
 	enum { DEVICE, WAIT, REPLACE, CONNECTIONS, RANGE_MAX, GAP_MAX, CONNECT, STALL,
-	       HEDGE, SHARED_SIZE, SHARED_PATIENCE, SHARED, CAFILE_OPTION, VERBOSE,
-	       VERSION, HELP };
+	       HEDGE, SHARED_SIZE, SHARED_PATIENCE, SHARED, CAFILE_OPTION, USER,
+	       VERBOSE, VERSION, HELP };
 	static const struct option options[] = {
 		[DEVICE] = { "device", required_argument, NULL, 0 },
 		[WAIT] = { "wait", no_argument, NULL, 0 },
@@ -141,6 +145,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		[SHARED_PATIENCE] = { "shared-patience", required_argument, NULL, 0 },
 		[SHARED] = { "shared", required_argument, NULL, 0 },
 		[CAFILE_OPTION] = { "cafile", required_argument, NULL, 0 },
+		[USER] = { "user", required_argument, NULL, 0 },
 		[VERBOSE] = { "verbose", no_argument, NULL, 0 },
 		[VERSION] = { "version", no_argument, NULL, 0 },
 		[HELP] = { "help", no_argument, NULL, 0 },
@@ -209,6 +214,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		case CAFILE_OPTION:
 			opt->cafile = optarg;
 			break;
+		case USER:
+			opt->user = optarg;
+			break;
 		case VERBOSE:
 			opt->verbose = true;
 			break;
@@ -227,7 +235,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 	}
 }
 
-/* Memory, privileges */
+/* Memory */
 
 /* Let libraries load now what they would otherwise load at the first use. */
 static void warm_up(void)
@@ -272,29 +280,6 @@ static void lock_memory(void)
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0))
 		log_warn("PR_SET_IO_FLUSHER: %s; memory reclaim may wait for devices that wait for this process",
 			 strerror(errno));
-}
-
-/* What is left: reading files that layers name, whoever owns them. */
-static void drop_capabilities(void)
-{
-	struct __user_cap_header_struct head = {
-		.version = _LINUX_CAPABILITY_VERSION_3,
-	};
-	struct __user_cap_data_struct cap[2] = { };
-	unsigned int keep = 1U << CAP_DAC_READ_SEARCH;
-
-	if (syscall(SYS_capget, &head, cap))
-		goto fail;
-	keep &= cap[0].permitted;
-	memset(cap, 0, sizeof(cap));
-	cap[0].effective = keep;
-	cap[0].permitted = keep;
-	if (syscall(SYS_capset, &head, cap) ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		goto fail;
-	return;
-fail:
-	log_warn("cannot drop privileges: %s", strerror(errno));
 }
 
 /* Events */
@@ -370,13 +355,13 @@ static void on_tick(void *arg, int fd, u32 events)
 
 /* Start */
 
-static int open_channel(struct daemon *d)
+static int attach(struct daemon *d)
 {
 	bool told = false;
 	int err;
 
-	while ((err = channel_open(&d->channel, d->opt.device,
-				   d->opt.replace)) == -EBUSY) {
+	while ((err = channel_attach(&d->channel, d->opt.device,
+				     d->opt.replace)) == -EBUSY) {
 		struct signalfd_siginfo info;
 
 		if (!d->opt.wait) {
@@ -524,6 +509,7 @@ int main(int argc, char **argv)
 	};
 	int status = EXIT_FAILURE, err;
 
+	secret_hide();
 	parse_options(&d.opt, argc, argv);
 	log_init(d.opt.verbose);
 	notify_init();
@@ -533,16 +519,21 @@ int main(int argc, char **argv)
 		log_err("cannot start: %s", strerror(err ? -err : errno));
 		return EXIT_FAILURE;
 	}
-	/* First all that takes time: readers may wait from the attach on. */
+	if (d.opt.user && privileges_find(&d.privileges, d.opt.user))
+		goto out;
+	if (channel_open(&d.channel, d.opt.device))
+		goto out;
+	lock_memory();
+	if (privileges_drop(&d.privileges))
+		goto out;
+	/* Before the attach, all that takes time: from then on readers wait. */
 	warm_up();
 	if (!make_transports(&d))
 		goto out;
 	if (chdir("/"))
 		log_warn("cannot change to /: %s", strerror(errno));
-	lock_memory();
-	if (open_channel(&d))
+	if (attach(&d))
 		goto out;
-	drop_capabilities();
 	if (!make_fetcher(&d) || !watch_all(&d))
 		goto out;
 	err = http_credentials(d.http);

@@ -5,6 +5,7 @@
 #include "../kmod/pure.h"
 #include "client.h"
 #include "cmd.h"
+#include "secret.h"
 
 static const struct {
 	const char *name;
@@ -47,6 +48,8 @@ int main(int argc, char **argv)
 	size_t i;
 	int ret;
 
+	/* The environment may have some. */
+	secret_hide();
 	if (argc > 2 && !strcmp(argv[1], "--cafile")) {
 		cafile = argv[2];
 		argc -= 2;

@@ -477,12 +477,7 @@ static int copy_parts(const char *url, const char *id, u64 bytes, char **etag,
 	return err;
 }
 
-/*
- * How much a layer holds is known when all of it is written, but what an upload
- * in parts says of it has to be said at its start: so the store is made to copy
- * the object onto itself.
- */
-static int set_ubytes(const char *url, u64 bytes, u64 ubytes, struct error *e)
+int s3_set_ubytes(const char *url, u64 bytes, u64 ubytes, struct error *e)
 {
 	unsigned int parts = (bytes + COPY_PART - 1) / COPY_PART, i;
 	char **etag, *id = NULL;
@@ -717,7 +712,7 @@ int s3_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
 		return err;
 	}
 	if (put->id && only_new && ubytes != put->ubytes)
-		err = set_ubytes(put->url, bytes, ubytes, e);
+		err = s3_set_ubytes(put->url, bytes, ubytes, e);
 	put_free(put);
 	return err;
 }

@@ -35,4 +35,14 @@ int s3_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
 		  struct error *e);
 void s3_put_abort(struct object_put *put);
 
+/**
+ * s3_set_ubytes - give an object that is there its uncompressed-size
+ * @bytes: the object's own size
+ *
+ * How much a layer holds is known when all of it is written, but what an upload
+ * in parts says of it has to be said at its start: so the store is made to copy
+ * the object onto itself, from 1 GiB on in parts.
+ */
+int s3_set_ubytes(const char *url, u64 bytes, u64 ubytes, struct error *e);
+
 #endif

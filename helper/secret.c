@@ -45,6 +45,17 @@ static ssize_t read_all(int fd, char *text, size_t room)
 	return -1;
 }
 
+/*
+ * What another user owns is read here because its group, or an access list whose
+ * mask shows as the group's mode, was meant to let that happen.
+ */
+static bool others_read(const struct stat *st)
+{
+	bool mine = !geteuid() || st->st_uid == geteuid();
+
+	return st->st_mode & (mine ? 0044 : 0004);
+}
+
 char *secret_read(const char *path, bool *shared)
 {
 	char *text = NULL, *small;
@@ -70,7 +81,7 @@ char *secret_read(const char *path, bool *shared)
 		len--;
 	text[len] = 0;
 	if (shared)
-		*shared = st.st_mode & 0044;
+		*shared = others_read(&st);
 	small = realloc(text, len + 1);
 	return small ? small : text;
 fail:

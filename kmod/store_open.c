@@ -361,6 +361,7 @@ void lf_store_close(struct lf_store *store)
 {
 	unsigned int noio = memalloc_noio_save();
 	bool was;
+	u32 i;
 
 	spin_lock(&store->lock);
 	was = store->active;
@@ -371,6 +372,9 @@ void lf_store_close(struct lf_store *store)
 		goto out;
 	cancel_delayed_work_sync(&store->work);
 	wait_event(store->idle, is_idle(store));
+	for (i = 0; i < store->shape.segments; i++)
+		/* One that stays up keeps its segment from being emptied. */
+		WARN_ON_ONCE(store->segment[i].reading);
 	mutex_lock(&store->write_lock);
 	lf_store_drop_queue(store);
 	lf_store_commit(store);

@@ -140,6 +140,63 @@ done
 check "killed five times, the reader has every byte and no error" wait $reader
 tell clear
 
+# As a user of its own, who cannot read what only root can
+bare()
+{
+	cat /proc/$1/status >status
+	grep -x "Uid:.65534.65534.65534.65534" status &&
+		grep -x "Gid:.65534.65534.65534.65534" status &&
+		grep -x "Groups:.65534 " status && grep -x "NoNewPrivs:.1" status &&
+		[ "$(grep -c "^Cap\(Inh\|Prm\|Eff\|Amb\):.0*$" status)" = 4 ] ||
+		{ cat status; return 1; }
+}
+check "no user of that name: how to make one" says 1 "systemd-sysusers" \
+	lazyframed --user not-there
+check "only root can become another user" says 1 "run as root" \
+	setpriv --reuid 65534 lazyframed --user nobody
+# Processes that change their user may leave a core file again
+echo 2 >/proc/sys/fs/suid_dumpable
+echo "$PWD/core" >/proc/sys/kernel/core_pattern
+ulimit -c unlimited
+sleep 60 &
+kill -ABRT $!
+wait $! 2>/dev/null
+check "another program would leave a core file" eval "ls core* && rm core*"
+tell "fault drop count=0" >fault
+lazyframe verify "$http$object" >fault 2>&1 &
+pid=$!
+check "a command waits for a server" timeout 60 sh -c \
+	"until grep -q lazyframe /proc/$pid/comm && ls -l /proc/$pid/fd | grep socket; do sleep 0.1; done"
+kill -ABRT $pid
+wait $pid 2>/dev/null
+check "killed, it leaves none" eval "! ls core*"
+tell clear
+lazyframed --replace --user nobody 2>third &
+third=$!
+check "another one takes over, as a user of its own" ready third
+wait $second
+check "who is nobody, and can become nobody else" bare $third
+check "its memory is locked, too" sh -c \
+	"awk '/^VmRSS/ { r = \$2 } /^VmLck/ { l = \$2 } END { exit l < r / 2 }' /proc/$third/status"
+check "reclaim will not wait for it, either" sh -c \
+	"[ \$((\$(cut -d ' ' -f 9 /proc/$third/stat) & 0x180000)) -eq \$((0x180000)) ]"
+fresh "$http$object"
+check "the device and the image are equal" same
+fresh "$url"
+check "what only root can read is an error" eval '! dd if=/dev/mapper/x of=read \
+	iflag=direct bs=4096 count=1 skip=512 status=none 2>error'
+check "and the log says why" grep "open: Permission denied" third
+chmod -R a+rX . "$tap_dir"
+check "until others can" same
+fresh "$url"
+kill -ABRT $third
+wait $third 2>/dev/null
+lazyframed --user nobody 2>second &
+second=$!
+check "killed, the next one goes on" same
+check "as nobody" bare $second
+check "no core file was left" eval "! ls core*"
+
 lazyframe detach x
 kill $second
 check "SIGTERM ends it" wait $second

@@ -22,8 +22,10 @@ replace()
 	until_true session_over $sessions
 }
 # replaced: the old process has ended, and says why
+ended() { ! grep -q "^State:.[^Z]" /proc/$old_pid/status; }
 replaced()
 {
+	until_true ended || return 1
 	wait $old_pid
 	[ $? = 3 ] && grep "another helper has replaced this one" "$tap_dir/helper.log"
 }
@@ -39,6 +41,9 @@ right()
 
 check "with none attached it is the first" replace
 check "without --replace: what to do" says 1 "give --replace" lazyframed
+# nothing that it does would show it
+check "one that has nothing to do is replaced" replace
+check "and hears of it" replaced
 
 # half of a frame is there, the server sends no more
 fill=$(module fill_bytes)

@@ -4,12 +4,22 @@
 # its own, with its own /run and control groups. Started, restarted while fio
 # reads, killed, hung, replaced by hand, stopped; no reader sees any of it.
 . "$(dirname "$0")/remote.sh"
+. "$tests/s3.sh"
+# Keys that only root can read: the commands as they are, the daemon a copy
+s3_start "$images"
+(umask 077; cat >"$tap_dir/keys") <<END
+[default]
+aws_access_key_id = AKIATEST
+aws_secret_access_key = very/secret+key
+END
+export AWS_SHARED_CREDENTIALS_FILE=$tap_dir/keys
 
 # As make install does it
 prefix=/usr/local
 install -D -m 755 "$tests/../helper/lazyframed" $prefix/sbin/lazyframed
 install -D -m 644 "$tests/../helper/lazyframed.service" \
 	$prefix/lib/systemd/system/lazyframed.service
+systemd-sysusers "$tests/../helper/lazyframe.sysusers" >"$tap_dir/sysusers" 2>&1
 root=$tap_dir/root
 mkdir -p "$root/units/lazyframed.service.d" "$root/generators"
 cat >"$root/units/test.target" <<END
@@ -32,11 +42,15 @@ cat >"$root/units/lazyframed.service.d/test.conf" <<END
 [Service]
 StandardError=append:$tap_dir/helper.log
 WatchdogSec=8
+LoadCredential=keys:$tap_dir/keys
+Environment=AWS_SHARED_CREDENTIALS_FILE=%d/keys
+Environment=AWS_ENDPOINT_URL_S3=$s3
 END
 
 cat >"$root/start" <<END
 mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount --make-rshared /
 exec env -i container=lazyframe LANG=C PATH="\$PATH" \
 	SYSTEMD_UNIT_PATH=$root/units:$prefix/lib/systemd/system:/lib/systemd/system \
 	SYSTEMD_GENERATOR_PATH=$root/generators \
@@ -69,11 +83,14 @@ cleanup()
 	[ -z "$manager" ] || kill -9 $init $manager
 	[ -z "$hand" ] || kill -9 $hand
 	plain_cleanup
+	s3_stop
+	rm -rf "$public"
 	rm $prefix/sbin/lazyframed $prefix/lib/systemd/system/lazyframed.service
 }
 
+log_has() { grep -a -e "$1" "$tap_dir/helper.log"; }
 image=$images/image/fio
-hand=
+hand= public=
 limit=$(cat /sys/module/lazyframe/parameters/cache_mib)
 check "systemd runs" eval 'manager_start || ! cat "$tap_dir/manager.log"'
 check "systemctl start" ctl start lazyframed
@@ -84,10 +101,19 @@ check "the unit is the installed one, and systemd knows each line of it" eval '
 	[ "$(property FragmentPath)" = $prefix/lib/systemd/system/lazyframed.service ] &&
 	! log_since_start | grep -F lazyframed.service:'
 pid=$(main)
-check "it has one capability, and gets no others" eval '
-	cat /proc/$pid/status | tee "$tap_dir/status" &&
-	grep -x "CapEff:.0000000000000004" "$tap_dir/status" &&
-	grep -x "NoNewPrivs:.1" "$tap_dir/status"'
+# bare: the daemon is its own user, without a capability, for good
+bare()
+{
+	local uid gid
+
+	uid=$(id -u lazyframe) gid=$(id -g lazyframe)
+	cat /proc/$pid/status | tee "$tap_dir/status"
+	[ "$uid" -gt 0 ] && grep -x "Uid:.$uid.$uid.$uid.$uid" "$tap_dir/status" &&
+		grep -x "Gid:.$gid.$gid.$gid.$gid" "$tap_dir/status" &&
+		grep -x "NoNewPrivs:.1" "$tap_dir/status" &&
+		[ "$(grep -c "^Cap\(Inh\|Prm\|Eff\|Amb\):.0*$" "$tap_dir/status")" = 4 ]
+}
+check "it is its own user, without a capability, for good" bare
 check "its system calls are filtered" grep -x "Seccomp:.2" /proc/$pid/status
 check "its memory is locked" eval \
 	'[ "$(awk "/^VmLck/ { print \$2 }" /proc/$pid/status)" -gt 1000 ]'
@@ -97,9 +123,21 @@ check "it sees a file system that it cannot write" eval \
 server_start
 check "attach" attach u "$server/$(url_of fio-zstd-128K)"
 check "a device is read" same u "$image" iflag=direct
+# where others than root can read it
+public=$(mktemp -d)
+chmod 755 "$public"
+odd=$(url_of odd-zstd-128K)
+cp -r "$images/store/${odd%/*}" "$public"
 check "through file URLs, too" eval '
-	attach f "file://$images/store/$(url_of odd-zstd-128K)" &&
-	same f "$images/image/odd" && detach f'
+	attach f "file://$public/$odd" && same f "$images/image/odd" && detach f'
+chmod 700 "$public"
+check "unless they are only root's" eval '
+	attach f "file://$public/$odd" && ! same f "$images/image/odd" && detach f &&
+	log_has "open: Permission denied"'
+check "through S3, with a copy of root's keys" eval '
+	attach f "s3://store/$odd" && same f "$images/image/odd" && detach f ||
+	! tail "$tap_dir/helper.log"'
+check "nothing is said against the copy" eval '! log_has "holds secrets"'
 
 echo 1 >/sys/module/lazyframe/parameters/cache_mib
 control "shape rate=4000000"

@@ -73,6 +73,30 @@ keys AKIATEST very/secret+key
 kill -HUP $helper_pid
 check "right ones, and SIGHUP" until_true block 1500
 
+# What is written to a device goes there, too
+head -c 3000001 /dev/urandom >"$tap_dir/image"
+cp "$tap_dir/image" "$tap_dir/model"
+truncate -s %512 "$tap_dir/model"
+url=$(lazyframe build -q "$tap_dir/image" s3://bucket/dir)
+write()
+{
+	local file
+
+	for file in /dev/mapper/w "$tap_dir/model"; do
+		dd if="$faults" of="$file" bs=4k count=50 seek=300 conv=notrunc,fsync \
+			status=none || return 1
+	done
+}
+check "an image in S3, with an overlay, is written" eval '
+	attach w "$url" --cow "$tap_dir/cow" && write'
+check "export" eval 'new=$(lazyframe export w) && [[ $new = s3://bucket/dir/*.header ]]'
+check "what is there is right" lazyframe verify -q "$new"
+check "it is what the device shows" eval 'attach n "$new" &&
+	cmp "$tap_dir/model" /dev/mapper/n && cmp "$tap_dir/model" /dev/mapper/w'
+check "no upload lies about" eval '[ -z "$(s3_control uploads)" ]'
+detach n
+detach w
+
 # Keys of the services are secret/N+, their tokens session//N==
 hidden()
 {

@@ -37,7 +37,8 @@ count	EXPORTS		6	500	2	20	# generations that a device writes and exports
 count	EXPORT_KILLS	1	60	1	10	# of export
 count	MEMORY_MIB	24	48	16	16	# of a machine's memory that many processes map
 count	TRACE_SESSIONS	12	60	4	12	# of programs whose reads are replayed on a store
-count	STORM_SECONDS	6	60	8	120	# of devices that come and go, for each kind of fault
+count	STORM_SECONDS	6	60	4	120	# of devices that come and go, for each kind of fault
+count	STORM_KINDS	all	all	few	all	# of faults in that
 count	STORE_CUTS	200	2000	50	200	# of a store that is filled and emptied
 count	SEAL_MIB	64	1024	16	64	# dirty when the time of a seal is taken
 count	OVERLAY_SECONDS	8	120	8	60	# of everything at once on an overlay

@@ -15,6 +15,7 @@ programs()
 {
 	echo "755 $1/bin/lazyframe"
 	echo "644 $1/lib/systemd/system/lazyframed.service"
+	echo "644 $1/lib/sysusers.d/lazyframe.conf"
 	echo "755 $1/sbin/lazyframed"
 	echo "644 $1/share/doc/lazyframe/nginx-cache.conf"
 	pages | sed "s,^,644 $1/share/man/man8/,"
@@ -49,6 +50,11 @@ check "by the unit" grep -E '^ExecStart=@?/usr/sbin/lazyframed' \
 check "the unit's program is where install put it" grep -E \
 	'^ExecStart=@?/usr/local/sbin/lazyframed' \
 	a/usr/local/lib/systemd/system/lazyframed.service
+
+check "the unit's user is one that install makes" eval '
+	mkdir a/etc && systemd-sysusers --root="$PWD/a" "$PWD/a/usr/local/lib/sysusers.d/lazyframe.conf" &&
+	user=$(sed -n "s/^User=//p" a/usr/local/lib/systemd/system/lazyframed.service) &&
+	grep "^$user:" a/etc/passwd; status=$?; rm -rf a/etc; [ $status = 0 ]'
 
 check "make dkms" make -C "$tree" dkms DESTDIR="$PWD/c"
 source_files >expected

@@ -55,7 +55,19 @@ check "an unknown key" says 1 "InvalidAccessKeyId" \
 	env AWS_ACCESS_KEY_ID=no lazyframe verify "$at"
 check "no such object" says 1 "the server says 404" lazyframe verify s3://images/none
 
+# Clocks that differ by more than the store takes
+check "a clock to be set wrong" gcc -D_GNU_SOURCE -shared -fPIC -o skewed-clock.so \
+	"$tests/lib/skewed-clock.c"
+skewed() { SKEW=$1 LD_PRELOAD=$PWD/skewed-clock.so "${@:2}"; }
+check "it is one that the store does not take" says 1 "RequestTimeTooSkewed" \
+	skewed 7200 python3 "$tests/lib/s3.py" get images "dir/$uuid/$name.header" out
+check "two hours fast: verify" skewed 7200 lazyframe verify "$at"
+check "a day slow: verify" skewed -86400 lazyframe verify "$at"
+check "a day slow: build" eval 'skewed -86400 lazyframe build -q image s3://images/slow >out &&
+	lazyframe verify -q "$(cat out)"'
+
 # Writing
+check "a part may have number 10,000" s3 part images x 10000
 head -c 40M /dev/urandom >big
 truncate -s 5G big
 written()
@@ -86,5 +98,13 @@ check "gc --delete" eval 'lazyframe gc --min-age 0 --delete s3://images/new >out
 rgw_user other AKIAOTHER other/secret
 check "somebody else's bucket" says 1 "AccessDenied" \
 	env AWS_ACCESS_KEY_ID=AKIAOTHER AWS_SECRET_ACCESS_KEY=other/secret lazyframe verify "$at"
+
+large()
+{
+	head -c 1100M /dev/zero | openssl enc -aes-128-ctr -nosalt -K 0 -iv 0 >large 2>/dev/null
+	written -c lz4 large && grep "uncompressed-size: $((1100 << 20))" head
+}
+[ "${LONG:-0}" = 0 ] ||
+	check "above 1 GiB, the store copies it in parts to tell its size" large
 
 tap_end

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../../helper/http.h"
+#include "../../helper/s3put.h"
 #include "kselftest_harness.h"
 #include "rig.h"
 
@@ -538,6 +539,67 @@ TEST_F(s3, no_other_origin_gets_the_token)
 	ASSERT_EQ(0, rig_run(self->rig));
 	EXPECT_EQ(1, ended(self->rig, 1, EACCES));
 	EXPECT_EQ(1, lines(self->rig, " 403 AccessDenied -"));
+}
+
+/* What the store has as the object's uncompressed-size */
+static u64 told_size(struct rig *rig)
+{
+	unsigned long long size = 0;
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/bucket/large.uncompressed-size",
+		 rig->dir);
+	f = fopen(path, "re");
+	if (f && fscanf(f, "%llu", &size) != 1)
+		size = 0;
+	if (f)
+		fclose(f);
+	return size;
+}
+
+/*
+ * The server takes nothing but ranges that are in order and that together are
+ * the whole object.
+ */
+TEST_F(s3, large_objects_are_told_their_size_in_parts)
+{
+	static const struct {
+		u64 bytes;
+		int parts;
+	} object[] = {
+		{ 1ULL << 30, 0 },
+		{ (1ULL << 30) + 1, 2 },
+		{ 3ULL << 30, 3 },
+		{ (9ULL << 30) - 1, 9 },
+	};
+	struct error e = { "" };
+	char path[96];
+	size_t i;
+
+	use_keys(self->rig);
+	rig_go(self->rig);
+	snprintf(path, sizeof(path), "%s/bucket/large", self->rig->dir);
+	for (i = 0; i < ARRAY_SIZE(object); i++) {
+		int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+		ASSERT_LE(0, fd);
+		ASSERT_EQ(0, ftruncate(fd, object[i].bytes));
+		close(fd);
+		rig_tell(self->rig, "forget\n");
+		EXPECT_EQ(0, s3_set_ubytes("s3://bucket/large", object[i].bytes,
+					   12345 + i, &e)) {
+			TH_LOG("%s", e.text);
+		}
+		EXPECT_EQ(12345 + i, told_size(self->rig));
+		EXPECT_EQ(object[i].parts, lines(self->rig, "partNumber="));
+		EXPECT_EQ(!!object[i].parts, lines(self->rig, "?uploads"));
+	}
+	/* An upload that fails in the middle leaves nothing. */
+	EXPECT_NE(0, s3_set_ubytes("s3://bucket/large", 10ULL << 30, 1, &e));
+	EXPECT_EQ(12345 + i - 1, told_size(self->rig));
+	rig_tell(self->rig, "uploads\n");
+	EXPECT_STREQ("", self->rig->text);
 }
 
 TEST_HARNESS_MAIN

@@ -9,6 +9,7 @@
     s3.py list BUCKET          keys
     s3.py uploads BUCKET       keys of unfinished multipart uploads
     s3.py delete BUCKET KEY
+    s3.py part BUCKET KEY NUMBER   begin an upload, put one empty part, end it
 
 The endpoint is in AWS_ENDPOINT_URL_S3, path style; keys in AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY.
@@ -81,6 +82,15 @@ def main(what, bucket, *args):
             print(key)
     elif what == 'delete':
         ask('DELETE', f'/{bucket}/{args[0]}')
+    elif what == 'part':
+        path = f'/{bucket}/{args[0]}'
+        _, text = ask('POST', path, 'uploads=')
+        upload = re.search('<UploadId>(.*?)</UploadId>', text.decode())[1]
+        upload = 'uploadId=' + urllib.parse.quote(upload, safe='-_.~')
+        try:
+            ask('PUT', path, f'partNumber={args[1]}&{upload}')
+        finally:
+            ask('DELETE', path, upload)
 
 
 main(*sys.argv[1:])

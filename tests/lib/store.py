@@ -2,6 +2,7 @@
 """The store on disk, written and read from the words of kmod/store_disk.h, and a
 device with a store on it."""
 import os
+import shutil
 import struct
 import tempfile
 import time
@@ -116,16 +117,21 @@ class Content:
 
 
 class Store(Mapped):
-    """A store on a file of its own, or on the device @on."""
+    """A store on a file of its own, new or a copy of the file @like, or on the
+    device @on."""
     NAMES = ("hits", "misses", "stored", "skipped", "evicted", "moved", "bad",
              "errors")
 
-    def __init__(self, size=64 * MIB, on=None, fresh=True, features=""):
+    def __init__(self, size=64 * MIB, on=None, fresh=True, features="",
+                 like=None):
         self.loop = None
         if not on:
             fd, self.path = tempfile.mkstemp(suffix=".store")
             os.ftruncate(fd, size)
             os.close(fd)
+            if like:
+                shutil.copyfile(like, self.path)
+                size, fresh = os.path.getsize(like), False
             undo(lambda: os.unlink(self.path))
             self.loop = Loop(self.path)
             undo(self.loop.close)

@@ -284,6 +284,14 @@ FIXTURE_TEARDOWN(environment)
 	rmdir(self->dir);
 }
 
+/* Of the environment, with keys in it */
+static struct auth *open_with_keys(void)
+{
+	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
+	return auth_open(&auth_s3, NULL, NULL, NULL);
+}
+
 TEST_F(environment, defaults)
 {
 	struct error e;
@@ -319,12 +327,10 @@ TEST_F(environment, keys_are_signed_with_and_kept_out_of_core_files)
 	int lines = 0;
 	struct auth *s3;
 
-	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
-	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
 	setenv("AWS_SESSION_TOKEN", "token", 1);
 	setenv("AWS_ENDPOINT_URL", "http://h", 1);
 	EXPECT_EQ(1, prctl(PR_GET_DUMPABLE));
-	s3 = auth_open(&auth_s3, NULL, NULL, NULL);
+	s3 = open_with_keys();
 	ASSERT_NE(NULL, s3);
 	ASSERT_EQ(0, auth_sign(s3, &call, &sig, &e));
 	EXPECT_EQ(0, prctl(PR_GET_DUMPABLE));
@@ -426,11 +432,8 @@ TEST_F(environment, clocks_that_differ)
 	struct auth_call call = { .method = "GET", .url = "s3://bucket/key" };
 	struct auth_signed sig;
 	struct error e;
-	struct auth *s3;
+	struct auth *s3 = open_with_keys();
 
-	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
-	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
-	s3 = auth_open(&auth_s3, NULL, NULL, NULL);
 	ASSERT_NE(NULL, s3);
 	ASSERT_EQ(0, auth_sign(s3, &call, &sig, &e));
 	EXPECT_FALSE(auth_refused(s3, &sig, 403, "AccessDenied", 0));
@@ -452,11 +455,8 @@ TEST_F(environment, a_refusal_is_believed_in_the_end)
 	struct auth_call call = { .method = "GET", .url = "s3://bucket/key" };
 	struct auth_signed sig;
 	struct error e;
-	struct auth *s3;
+	struct auth *s3 = open_with_keys();
 
-	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
-	setenv("AWS_SECRET_ACCESS_KEY", "hush", 1);
-	s3 = auth_open(&auth_s3, NULL, NULL, NULL);
 	ASSERT_NE(NULL, s3);
 	ASSERT_EQ(0, auth_sign(s3, &call, &sig, &e));
 	EXPECT_TRUE(auth_refused(s3, &sig, 400, "ExpiredToken", 0));
@@ -495,6 +495,39 @@ TEST_F(environment, small_files_only)
 	EXPECT_EQ(E2BIG, errno);
 	EXPECT_EQ(NULL, secret_read(self->dir, NULL));
 	EXPECT_EQ(EISDIR, errno);
+	close(fd);
+}
+
+/* Root's file that a group may read is meant for who is in that group. */
+TEST_F(environment, files_of_another_user)
+{
+	static const struct {
+		mode_t mode;
+		bool shared;
+	} file[] = { { 0640, false }, { 0644, true }, { 0604, true } };
+	bool shared;
+	char *text;
+	size_t i;
+	int fd;
+
+	if (geteuid())
+		SKIP(return, "only root can become another user");
+	fd = open(self->path, O_CREAT | O_WRONLY, 0600);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(6, write(fd, "secret", 6));
+	ASSERT_EQ(0, chmod(self->dir, 0755));
+	for (i = 0; i < ARRAY_SIZE(file); i++) {
+		ASSERT_EQ(0, fchown(fd, 0, file[i].mode & 0040 ? 65534 : 0));
+		ASSERT_EQ(0, fchmod(fd, file[i].mode));
+		ASSERT_EQ(0, setegid(65534));
+		ASSERT_EQ(0, seteuid(65534));
+		text = secret_read(self->path, &shared);
+		ASSERT_EQ(0, seteuid(0));
+		ASSERT_EQ(0, setegid(0));
+		EXPECT_STREQ("secret", text);
+		EXPECT_EQ(file[i].shared, shared);
+		secret_free(text);
+	}
 	close(fd);
 }
 
