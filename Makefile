@@ -49,7 +49,7 @@ install: helper
 	sed 's,/usr/local/,$(PREFIX)/,' helper/lazyframed.service \
 		>$(unit)/lazyframed.service
 	chmod 644 $(unit)/lazyframed.service
-	install -m 644 helper/nginx-cache.conf $(doc)
+	install -m 644 helper/nginx-cache.conf helper/grafana-dashboard.json $(doc)
 
 # With DESTDIR, for a package: its scripts call dkms on the target machine.
 dkms: dkms-remove
