@@ -36,15 +36,33 @@ static const struct state {
 	enum fault fault;
 	const char *text;
 } states[] = {
-	{ "helper", HELPER, "no helper is attached: start lazyframed" },
-	{ "queue", MEMORY, "cannot be asked for yet: the helper has as much to do as it can be given, or there is no memory" },
-	{ "posted", NOBODY, "asked for; the helper has not taken the request yet" },
-	{ "taken", ORIGIN, "the helper has asked, or is about to, and no byte came yet; `systemctl status lazyframed` and its log tell whether the server answers" },
-	{ "receiving", ORIGIN, "bytes come in" },
-	{ "store-queue", STORE, "the store has it, and has other reads to do first" },
-	{ "loading", STORE, "the store's device reads it" },
-	{ "memory", MEMORY, "the kernel has no memory for it" },
-	{ "decoding", NOBODY, "all is there, and is decoded" },
+	{ "helper", HELPER,
+	  "no helper is attached: start lazyframed"
+	},
+	{ "queue", MEMORY,
+	  "cannot be asked for yet: the helper has as much to do as it can be given, or there is no memory"
+	},
+	{ "posted", NOBODY,
+	  "asked for; the helper has not taken the request yet"
+	},
+	{ "taken", ORIGIN,
+	  "the helper has asked, or is about to, and no byte came yet; `systemctl status lazyframed` and its log tell whether the server answers"
+	},
+	{ "receiving", ORIGIN,
+	  "bytes come in"
+	},
+	{ "store-queue", STORE,
+	  "the store has it, and has other reads to do first"
+	},
+	{ "loading", STORE,
+	  "the store's device reads it"
+	},
+	{ "memory", MEMORY,
+	  "the kernel has no memory for it"
+	},
+	{ "decoding", NOBODY,
+	  "all is there, and is decoded"
+	},
 };
 
 struct read {
@@ -278,7 +296,8 @@ static void print(const struct report *r, const struct answer *a)
 		return;
 	print_reads(a);
 	if (a->reads < a->waiting)
-		printf("%10s  %lu more\n", "...", a->waiting - a->reads);
+		printf("%10s  %lu more\n", "...",
+		       (u64)(a->waiting - a->reads));
 	print_states(a);
 	print_objects(a);
 }

@@ -93,7 +93,9 @@ def _():
     assert head["helper"] == "attached" and head["helper_silent_ms"] >= 1000
     requests = hand.next(2)
     assert faults()[1] == [("taken", "origin")] * 2
-    assert "no byte came yet" in lazyframe("why", device.name)
+    text = lazyframe("why", device.name)
+    say(text)
+    assert "no byte came yet" in text
     data = layer.object[requests[0].offset:][:requests[0].length]
     hand.fill(requests[0], data[:1000])
     assert sorted(faults()[1]) == [("receiving", "origin"),
