@@ -371,24 +371,8 @@ def _():
 def _():
     device = Device([layer], features="no_helper_timeout 1")
     ends = time.monotonic() + trial(3)
-    tally, wrong = {"good": 0, "bad": 0}, []
-
-    def reading(seed):
-        mine = random.Random(seed)
-        while time.monotonic() < ends:
-            try:
-                device.check(512 * mine.randrange(1000), 4096)
-                tally["good"] += 1
-            except OSError:
-                tally["bad"] += 1
-            except AssertionError as e:
-                wrong.append(e)
-
-    device.fd()
-    threads = [threading.Thread(target=reading, args=(i,)) for i in range(4)]
+    readers = Readers(device, size=4096, fails=True)
     cache_mib(1)
-    for t in threads:
-        t.start()
     while time.monotonic() < ends:
         hand = Helper()
         try:
@@ -409,11 +393,8 @@ def _():
     device.message("no_helper_timeout 0")
     device.message("queue_if_no_helper")
     Server(layer)
-    for t in threads:
-        t.join(patience(20))
-        assert not t.is_alive()
-    say(tally)
-    assert not wrong and tally["good"]
+    readers.end()
+    say(f"{readers.good} good reads, {readers.failed} failed ones")
 
 
 @test("kill -9 of the helper's process: no error, no wrong byte", 60)
@@ -422,7 +403,6 @@ def _():
     zstd = layer_of(content, ZSTD, 32 * KIB)
     device = Device([zstd])
     cache_mib(1)
-    stop, errors, reads = [], [], [0]
 
     def child():
         helper = Helper()
@@ -440,34 +420,19 @@ def _():
                 os._exit(7)
         return pid
 
-    def reading(seed):
-        mine = random.Random(seed)
-        try:
-            while not stop:
-                device.check(512 * mine.randrange(8000), 20 * KIB)
-                reads[0] += 1
-        except BaseException as e:
-            errors.append(e)
-
-    device.fd()
-    threads = [threading.Thread(target=reading, args=(i,)) for i in range(3)]
     pid = spawn()
-    for t in threads:
-        t.start()
+    readers = Readers(device, size=20 * KIB, count=3)
     for _ in range(scale(30, 5)):
         time.sleep(rng.uniform(0.01, 0.15))
         os.kill(pid, signal.SIGKILL)
         assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
         pid = spawn()
-    stop.append(1)
-    for t in threads:
-        t.join(patience(10))
+    readers.end()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert not errors, errors
     s = device.adds_up()
     say(s)
-    assert not s["reads_failed"] and not s["frames_bad"] and reads[0]
+    assert not s["reads_failed"] and not s["frames_bad"]
 
 
 finish()

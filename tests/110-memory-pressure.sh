@@ -17,28 +17,13 @@ from faults import Stubborn, failing
 
 rng = random.Random(0x110)
 FRAME = 16 * KIB
+
+
 def storm(device, seconds):
-    ends = time.monotonic() + seconds
-    errors, count = [], [0]
-
-    def reading(seed):
-        mine = random.Random(seed)
-        try:
-            while time.monotonic() < ends:
-                device.check(512 * mine.randrange(2000), 8192)
-                count[0] += 1
-        except BaseException as e:
-            errors.append(e)
-
-    threads = [threading.Thread(target=reading, args=(i,)) for i in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(patience(20))
-        assert not t.is_alive(), "a read hangs"
-    say(f"{count[0]} reads")
-    assert not errors, errors
-    assert count[0]
+    readers = Readers(device)
+    time.sleep(seconds)
+    readers.end()
+    say(f"{readers.good} reads")
 
 
 for codec in (ZSTD, LZ4):

@@ -362,7 +362,6 @@ def _():
     zstd = layer_of(rng.randbytes(4 * MIB), ZSTD, 32 * KIB)
     device = Device([zstd], features="error_if_no_helper")
     cache_mib(1)
-    stop, errors, reads = [], [], [0]
 
     def child(ready):
         helper = successor(Helper)
@@ -388,20 +387,8 @@ def _():
         os.close(ready)
         return pid
 
-    def reading(seed):
-        mine = random.Random(seed)
-        try:
-            while not stop:
-                device.check(512 * mine.randrange(8000), 20 * KIB)
-                reads[0] += 1
-        except BaseException as e:
-            errors.append(e)
-
-    device.fd()
-    threads = [threading.Thread(target=reading, args=(i,)) for i in range(3)]
     pid = spawn()
-    for t in threads:
-        t.start()
+    readers = Readers(device, size=20 * KIB, count=3)
     ends = {}
     for i in range(scale(40, 8)):
         time.sleep(rng.uniform(0.01, 0.1))
@@ -414,17 +401,13 @@ def _():
         status = os.waitpid(pid, 0)[1]
         ends[status] = ends.get(status, 0) + 1
         pid = fresh
-    stop.append(1)
-    for t in threads:
-        t.join(patience(10))
-        assert not t.is_alive()
+    readers.end()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert not errors, errors
     assert set(ends) <= {3 << 8, signal.SIGKILL}, ends
     s = device.adds_up()
     say(f"{ends}, {s['reads']} reads")
-    assert not s["reads_failed"] and not s["frames_bad"] and reads[0]
+    assert not s["reads_failed"] and not s["frames_bad"]
 
 
 finish()

@@ -39,18 +39,7 @@ def _():
                                          for i in range(128)], 2 * MIB,
                           features="fetch_timeout 3 no_helper_timeout 1"))
     cache_mib(1)
-    stop, wrong, counts = [], [], {"good": 0, "failed": 0, "rounds": 0}
-
-    def reading(device, seed):
-        mine = random.Random(seed)
-        while not stop:
-            try:
-                device.check(512 * mine.randrange(4000), 8192)
-                counts["good"] += 1
-            except OSError:
-                counts["failed"] += 1
-            except AssertionError as e:
-                wrong.append(e)
+    stop, rounds = [], [0]
 
     def force(device):
         """As dmsetup remove --force does it"""
@@ -83,21 +72,10 @@ def _():
                 force(extra)
                 reader.wait(30)
                 extra.close()
-            counts["rounds"] += 1
+            rounds[0] += 1
 
-    def guarded():
-        try:
-            chaos()
-        except BaseException:
-            wrong.append(traceback.format_exc())
-
-    for device in devices:
-        device.fd()
-    threads = [threading.Thread(target=reading, args=(d, i), daemon=True)
-               for i, d in enumerate(3 * devices)]
-    threads.append(threading.Thread(target=guarded, daemon=True))
-    for t in threads:
-        t.start()
+    readers = Readers(*devices, count=3 * len(devices), fails=True)
+    changes = Later(chaos)
     fuzz = subprocess.run([os.environ["FUZZ"], str(SEED), str(SECONDS)],
                           capture_output=True, text=True)
     stop.append(1)
@@ -106,15 +84,13 @@ def _():
         device.message("queue_if_no_helper")
         device.message("no_helper_timeout 0")
     Server(*layers)
-    for t in threads:
-        t.join(patience(30))
-        assert not t.is_alive(), "it does not end"
+    readers.end(30)
+    changes.good(30)
     say(f"result: {fuzz.stdout.splitlines()[-1]} with seed {SEED} beside "
-        f"{counts['good']} good reads, {counts['failed']} failed ones and "
-        f"{counts['rounds']} changes; {module('sessions')} sessions")
+        f"{readers.good} good reads, {readers.failed} failed ones and "
+        f"{rounds[0]} changes; {module('sessions')} sessions")
     assert fuzz.returncode == 0, fuzz.returncode
-    assert not wrong, wrong[0]
-    assert counts["good"] and counts["rounds"]
+    assert rounds[0]
     for device in devices:
         device.check()
 

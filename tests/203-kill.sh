@@ -25,27 +25,11 @@ supervise()
 supervise &
 supervisor=$!
 
-# fio in rounds, so that each round's end is an event and its status is seen
-read_on()
-{
-	local round=0
-
-	while [ ! -e "$tap_dir/stop" ]; do
-		round=$((round + 1))
-		fio --name=verify --filename=/dev/mapper/k --readonly \
-			--rw=randread --bs=4k --verify=crc32c --verify_fatal=1 \
-			--ioengine=libaio --iodepth=16 --direct=$((round % 2)) \
-			--norandommap --io_size=2M --randseed=$round \
-			--aux-path="$tap_dir" --output="$tap_dir/fio.$round" || return 1
-		echo $round >"$tap_dir/rounds"
-	done
-}
-
 # Frames are evicted all the time, and come slowly: kills meet open requests
 limit=$(cat /sys/module/lazyframe/parameters/cache_mib)
 echo 1 >/sys/module/lazyframe/parameters/cache_mib
 control "shape rate=4000000"
-read_on &
+read_on k &
 fio=$!
 restore() { echo $limit >/sys/module/lazyframe/parameters/cache_mib; }
 plain_cleanup=$(declare -f cleanup)
@@ -58,9 +42,6 @@ cleanup()
 	restore
 	plain_cleanup
 }
-
-session_over() { [ "$(module sessions)" -gt $1 ]; }
-requests_over() { [ "$(module requests)" -gt $1 ]; }
 
 # kill_one: after some requests of the running helper, and a moment
 met=0

@@ -10,7 +10,6 @@ server_start
 check "attach --error-if-no-helper" attach r "$server/$url" \
 	--error-if-no-helper --fetch-timeout 3600
 
-session_over() { [ "$(module sessions)" -gt $1 ]; }
 # replace [OPTION]...: a new helper; the old one's process is $old_pid
 replace()
 {
@@ -78,21 +77,7 @@ control clear
 limit=$(cat /sys/module/lazyframe/parameters/cache_mib)
 echo 1 >/sys/module/lazyframe/parameters/cache_mib
 control "shape rate=4000000"
-read_on()
-{
-	local round=0
-
-	while [ ! -e "$tap_dir/stop" ]; do
-		round=$((round + 1))
-		fio --name=verify --filename=/dev/mapper/r --readonly \
-			--rw=randread --bs=4k --verify=crc32c --verify_fatal=1 \
-			--ioengine=libaio --iodepth=16 --direct=1 \
-			--norandommap --io_size=2M --randseed=$round \
-			--aux-path="$tap_dir" --output="$tap_dir/fio.$round" || return 1
-		echo $round >"$tap_dir/rounds"
-	done
-}
-read_on &
+read_on r &
 fio=$!
 eval "plain_$(declare -f cleanup)"
 cleanup()
@@ -103,7 +88,6 @@ cleanup()
 	plain_cleanup
 }
 met=0
-requests_over() { [ "$(module requests)" -gt $1 ]; }
 all_replaced()
 {
 	local i status

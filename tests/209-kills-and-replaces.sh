@@ -72,7 +72,6 @@ work_on()
 	done
 }
 
-session_over() { [ "$(module sessions)" -gt $1 ]; }
 # spawn: a helper that takes over, if there is something to
 spawn()
 {
@@ -109,7 +108,7 @@ all()
 
 	while [ $losses -lt $LOSSES ] || [ $replaced -lt $REPLACES ]; do
 		before=$(($(module requests) + RANDOM % 10))
-		until_true eval '[ "$(module requests)" -gt '$before' ]' || return 1
+		until_true requests_over $before || return 1
 		read -r -t 0.0$((RANDOM % 10)) -u 6
 		busy=
 		for name in $devices; do
@@ -137,7 +136,7 @@ fio=$!
 patience=120
 check "$LOSSES kills, $REPLACES replacements while fio reads and writes" all
 check "all go on with the last one" eval 'before=$(module requests)
-	until_true eval "[ \$(module requests) -gt $((before + 20)) ]"'
+	until_true requests_over $((before + 20))'
 touch "$tap_dir/stop"
 check "fio saw no error and no wrong byte" eval 'wait $fio || ! cat "$tap_dir/fio.err"'
 echo "# result: $losses kills and $replaced replacements, $met with reads waiting;" \

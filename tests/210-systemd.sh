@@ -60,7 +60,6 @@ property() { ctl show --value -p "$1" lazyframed; }
 # main: the daemon's process, as it is known here
 main() { pgrep -x lazyframed | grep -v -x "${hand:-0}"; }
 state_is() { [ "$(ctl is-active lazyframed)" = "$1" ]; }
-session_over() { [ "$(module sessions)" -gt $1 ]; }
 
 eval "plain_$(declare -f cleanup)"
 cleanup()
@@ -104,22 +103,8 @@ check "through file URLs, too" eval '
 
 echo 1 >/sys/module/lazyframe/parameters/cache_mib
 control "shape rate=4000000"
-read_on()
-{
-	local round=0
-
-	while [ ! -e "$tap_dir/stop" ]; do
-		round=$((round + 1))
-		fio --name=verify --filename=/dev/mapper/u --readonly \
-			--rw=randread --bs=4k --verify=crc32c --verify_fatal=1 \
-			--ioengine=libaio --iodepth=16 --direct=1 \
-			--norandommap --io_size=2M --randseed=$round \
-			--aux-path="$tap_dir" --output="$tap_dir/fio.$round" || return 1
-	done
-}
-read_on &
+read_on u &
 fio=$!
-requests_over() { [ "$(module requests)" -gt $1 ]; }
 # goes_on: there is a later session than number $1, and it gets requests
 goes_on()
 {

@@ -18,18 +18,6 @@ cleanup()
 lazyframed >helper.log 2>&1 &
 helper=$!
 
-# says STATUS TEXT CMD...
-says()
-{
-	local want=$1 text=$2 status
-
-	shift 2
-	"$@" >said 2>&1
-	status=$?
-	cat said
-	[ $status = "$want" ] && grep -qF -- "$text" said
-}
-
 head -c 3000000 /dev/urandom >img
 truncate -s 3002368 img
 root=$(veritysetup format img img.hash | sed -n 's/^Root hash:[[:space:]]*//p')
@@ -100,7 +88,8 @@ check "dm-verity does not: that block is an error, the others are right" \
 	cmp -n 999424 img /dev/mapper/v &&
 	cmp -i 1003520 img /dev/mapper/v"; status=$?; lazyframe detach y; [ $status = 0 ]'
 check "verify cannot tell: a raw layer has no checksum" \
-	says 0 "no checksum that could be wrong" lazyframe verify "$url"
+	eval 'lazyframe verify "$url" >said &&
+	grep -F "no checksum that could be wrong" said'
 cp kept "$object"
 check "all is well again" eval 'lazyframe attach y "$url" --sha256 $pin &&
 	cmp img /dev/mapper/y && lazyframe detach y'

@@ -11,10 +11,12 @@
 #	attach NAME URL [OPTION]	detach NAME
 #	fresh NAME URL [OPTION]	detached and attached: nothing in memory
 #	same NAME IMAGE [dd option]...	the device has IMAGE's bytes, then zeros
+#	read_on DEVICE		fio verifies it until $tap_dir/stop is there
 #	module NAME, counter DEVICE NAME	one number of sysfs
 
 export DM_DISABLE_UDEV=1
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$tests/http.sh"
 
 images=$(dirname "$tests")/build/images
 "$tests/prepare-images" >"$tap_dir/prepare" 2>&1 || {
@@ -46,29 +48,6 @@ until_true()
 	return 0
 }
 
-# ask PORT METHOD PATH [RANGE [BODY]]: the body of a server's answer on stdout
-ask()
-{
-	local status= length=0 line body=${5:-}
-
-	exec 7<>"/dev/tcp/127.0.0.1/$1" || return 1
-	printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n' "$2" "$3" >&7
-	[ -z "${4:-}" ] || printf 'Range: bytes=%s\r\n' "$4" >&7
-	printf 'Content-Length: %d\r\n\r\n%s' ${#body} "$body" >&7
-	read -r _ status _ <&7
-	while read -r line <&7 && [ "$line" != $'\r' ]; do
-		line=${line%$'\r'}
-		case ${line,,} in
-		content-length:*) length=${line##* } ;;
-		esac
-	done
-	line=
-	[ "$length" = 0 ] || IFS= read -r -N "$length" line <&7
-	exec 7>&-
-	printf %s "$line"
-	[[ $status = 2* ]]
-}
-
 module() { local n; read -r n <"/sys/class/misc/lazyframe/$1" && echo "$n"; }
 counter()
 {
@@ -80,6 +59,8 @@ counter()
 	done
 	[ "$n" = "$1" ] && read -r n <"$disk/lazyframe/$2" && echo "$n"
 }
+session_over() { [ "$(module sessions)" -gt "$1" ]; }
+requests_over() { [ "$(module requests)" -gt "$1" ]; }
 helper_is() { [ "$(module helper)" = "$1" ]; }
 waiting_is() { [ "$(counter "$1" waiting)" = "$2" ]; }
 waiting_over() { [ "$(counter "$1" waiting)" -gt "$2" ]; }
@@ -235,6 +216,24 @@ same()
 		{ echo "$bytes bytes for $size"; return 1; }
 	cmp -n "$size" "$tap_dir/same" "$image" &&
 		cmp -i "$size:0" -n $((bytes - size)) "$tap_dir/same" /dev/zero
+}
+
+# read_on DEVICE: fio reads an image that knows its own content, and verifies it,
+# until $tap_dir/stop is there. In rounds, so that each round's end is an event and
+# its status is seen; each other one through the page cache.
+read_on()
+{
+	local round=0
+
+	while [ ! -e "$tap_dir/stop" ]; do
+		round=$((round + 1))
+		fio --name=verify --filename="/dev/mapper/$1" --readonly \
+			--rw=randread --bs=4k --verify=crc32c --verify_fatal=1 \
+			--ioengine=libaio --iodepth=16 --direct=$((round % 2)) \
+			--norandommap --io_size=2M --randseed=$round \
+			--aux-path="$tap_dir" --output="$tap_dir/fio.$round" || return 1
+		echo $round >"$tap_dir/rounds"
+	done
 }
 
 # What a script leaves behind, whatever happens to it

@@ -8,6 +8,7 @@
 #	s3_log [PATTERN]	what it answered
 #	s3_keys, s3_no_keys	the environment has keys, or not
 
+. "$tests/http.sh"
 unset "${!AWS_@}" http_proxy https_proxy all_proxy ALL_PROXY
 export HOME=$tap_dir/home
 export AWS_EC2_METADATA_DISABLED=true
@@ -33,27 +34,12 @@ s3_stop()
 	return 0
 }
 
-# Through bash alone: processes are dear in a virtual machine.
 s3_control()
 {
-	local commands line length=0 status
+	local commands
 
 	printf -v commands '%s\n' "$@"
-	exec 7<>"/dev/tcp/127.0.0.1/$s3_port" || return 1
-	printf 'POST /.control HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' \
-		${#commands} "$commands" >&7
-	read -r _ status _ <&7
-	while read -r line <&7 && [ "$line" != $'\r' ]; do
-		line=${line%$'\r'}
-		case ${line,,} in
-		content-length:*) length=${line##* } ;;
-		esac
-	done
-	line=
-	[ "$length" = 0 ] || IFS= read -r -N "$length" line <&7
-	exec 7>&-
-	printf %s "$line"
-	[ "$status" = 200 ]
+	ask "$s3_port" POST /.control "" "$commands"
 }
 
 s3_log() { s3_control log | grep -e "${1:-.}"; }

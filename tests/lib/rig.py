@@ -738,6 +738,49 @@ class Reader(threading.Thread):
             f"read of {self.args}: {self.errno}, {self.data and 'data'}"
 
 
+class Readers:
+    """@count threads that read and compare at random places, until end().
+
+    @fails: a read may end in an error, too; that is counted in .failed
+    """
+
+    def __init__(self, *devices, size=8 * KIB, count=4, fails=False):
+        self.size, self.fails = size, fails
+        self.good = self.failed = 0
+        self.stop, self.errors, self.threads = False, [], []
+        for device in devices:
+            device.fd()
+        for i in range(count):
+            self.threads.append(threading.Thread(
+                target=self.run, args=(devices[i % len(devices)], i),
+                daemon=True))
+            self.threads[-1].start()
+
+    def run(self, device, seed):
+        mine = random.Random(seed)
+        try:
+            while not self.stop:
+                at = 512 * mine.randrange((device.size - self.size) // 512)
+                try:
+                    device.check(at, self.size)
+                    self.good += 1
+                except OSError:
+                    if not self.fails:
+                        raise
+                    self.failed += 1
+        except BaseException as e:
+            self.errors.append(e)
+
+    def end(self, limit=20):
+        """All of them, none with an error, and something was read."""
+        self.stop = True
+        for thread in self.threads:
+            thread.join(patience(limit))
+            assert not thread.is_alive(), "a read hangs"
+        assert not self.errors, self.errors
+        assert self.good
+
+
 class Later(threading.Thread):
     """A call that may have to wait: done(), good() or bad()."""
 
