@@ -292,6 +292,12 @@ static bool same_pos(const struct lf_frame_pos *a, const struct lf_frame_pos *b)
  * ----------------------------------------------------------------
  */
 
+/* jiffies since which the helper that is there, or the lack of one, counts */
+static unsigned long __counts_from(unsigned long since)
+{
+	return time_after(frames.changed, since) ? frames.changed : since;
+}
+
 /* When must this read end, if nothing changes? false: never. */
 static bool __expiry(const struct lf_io *io, unsigned long *when)
 {
@@ -299,10 +305,8 @@ static bool __expiry(const struct lf_io *io, unsigned long *when)
 	unsigned int limit = frames.session ?
 			     READ_ONCE(dev->fetch_timeout) :
 			     READ_ONCE(dev->no_helper_timeout);
-	unsigned long from = time_after(frames.changed, io->since) ?
-			     frames.changed : io->since;
 
-	*when = from + limit * HZ;
+	*when = __counts_from(io->since) + limit * HZ;
 	return limit;
 }
 
@@ -611,8 +615,7 @@ static struct lf_frame *__next_wanted(void)
  */
 static u64 __deadline(const struct lf_frame *frame)
 {
-	unsigned long from = time_after(frames.changed, frame->since) ?
-			     frames.changed : frame->since;
+	unsigned long from = __counts_from(frame->since);
 	u64 limit_ms = (u64)frame->timeout * MSEC_PER_SEC;
 	u64 past_ms = jiffies_to_msecs(jiffies - from);
 
@@ -1363,8 +1366,10 @@ static enum lf_wait __waits_for(const struct lf_frame *frame, u64 *here)
 		return LF_WAIT_LOADING;
 	if (frame->state == LF_FRAME_WANTED && frame->stored)
 		return LF_WAIT_STORE_QUEUE;
-	if (frame->state == LF_FRAME_WANTED)
+	if (frame->state == LF_FRAME_WANTED) {
+		*here = ms_since(__counts_from(frame->since));
 		return frames.session ? LF_WAIT_QUEUE : LF_WAIT_HELPER;
+	}
 	slot = &frames.slot[frame->slot];
 	*here = div_u64(ktime_get_ns() - slot->since, NSEC_PER_MSEC);
 	switch (slot->step) {
@@ -1407,6 +1412,8 @@ static void __waiting_parked(struct lf_device *dev, struct lf_waiting *waiting)
 			return;
 		waiter = __describe(waiting, io);
 		waiter->wait = __waits_for(io->frame, &waiter->here);
+		/* It may have been on its way before this read came. */
+		waiter->here = min(waiter->here, waiter->age);
 		waiter->cstart = io->frame->pos.cstart;
 		waiter->have = io->frame->have;
 		waiter->cbytes = io->frame->pos.cbytes;
