@@ -83,19 +83,27 @@ def _():
     hand = Hand()
     for index, slow in enumerate(("queue", "first_byte", "transfer")):
         before, fetch = all_steps(), device.latency("fetch")
+        at = [time.monotonic()]
         reader = Reader(device, index * 2 * FRAME, 512)
         wait_until(lambda: device.message("why").count(" posted "))
         if slow == "queue":
             time.sleep(0.3)
+        at.append(time.monotonic())
         request = hand.next()
+        at.append(time.monotonic())
         if slow == "first_byte":
             time.sleep(0.3)
         data = layer.object[request.offset:request.offset + request.length]
+        at.append(time.monotonic())
         hand.fill(request, data[:100])
+        at.append(time.monotonic())
         if slow == "transfer":
             time.sleep(0.3)
         hand.fill(request, data[100:], offset=100)
+        at.append(time.monotonic())
         reader.good()
+        most = {"queue": at[2] - at[0], "first_byte": at[4] - at[1],
+                "transfer": at[5] - at[3], "verify": 1e9, "decode": 1e9}
         changed = {name: added(before[name], now)
                    for name, now in all_steps().items()}
         say({name: f"{seconds:.6f}" for name, (_, seconds) in changed.items()})
@@ -106,7 +114,8 @@ def _():
                 continue
             le = buckets[0][0]
             assert le / 2 < max(seconds * 1e6, 0.6) <= le, (name, changed)
-            assert (seconds >= 0.29) == (name == slow), (name, changed)
+            assert (name == slow) * 0.29 <= seconds <= most[name], \
+                (name, changed, most)
         buckets, seconds = added(fetch, device.latency("fetch"))
         assert len(buckets) == 1 and seconds >= 0.29, buckets
 
@@ -301,7 +310,7 @@ def _():
     request = hand.next()
     assert r["layer"] == request.layer
     head, r = one("taken")
-    assert head["silent"] < 500 * SLOW * 4, head
+    assert head["silent"] <= r["here"] + 50, (head, r)
     data = layer.object[request.offset:request.offset + request.length]
     hand.fill(request, data[:77])
     head, r = one("receiving")
