@@ -3,6 +3,7 @@
 #	make			lazyframe.ko for KREL, helper/lazyframe, helper/lazyframed
 #	make check		every test; see README.md
 #	make check-long		the same with full counts; writes tests/RESULTS.md
+#	make bench		tables of what is measured side by side; bench-quick: sooner
 #	make demo		a root file system, served lazily in a VM
 #	make install		programs, man pages and unit file, below DESTDIR and PREFIX
 #	make dkms		the module, by DKMS: now for KREL, later for new kernels
@@ -37,6 +38,12 @@ check:
 
 check-long:
 	tests/check-long
+
+bench:
+	tests/bench/run
+
+bench-quick:
+	tests/bench/run --quick
 
 demo:
 	tests/demo
@@ -84,5 +91,5 @@ clean-module:
 	$(RM) kmod/*.o kmod/.*.cmd .*.cmd *.o *.ko *.mod *.mod.c \
 		Module.symvers modules.order
 
-.PHONY: all module helper check check-long demo install dkms dkms-remove uninstall clean \
+.PHONY: all module helper check check-long bench bench-quick demo install dkms dkms-remove uninstall clean \
 	clean-module

@@ -3,9 +3,9 @@
  * Decoding: a pool of contexts, each with room for one decoded frame.
  *
  * There is a context per CPU (up to a limit), allocated before any read needs
- * one, so decoding never allocates. Who finds none free waits for a decode to
- * end, never for the helper. A context remembers what it decoded last:
- * sequential small reads of one frame decode it once.
+ * one, so decoding never has to allocate. Who finds none free waits for a decode
+ * to end, never for the helper. What is read in parts is kept (decoded.c), where
+ * there is room; and a context remembers what it decoded last.
  */
 #include <linux/cpumask.h>
 #include <linux/mm.h>
@@ -79,7 +79,7 @@ static void context_put(struct context *ctx)
 }
 
 static int decode_zstd(struct context *ctx, const struct lf_frame *frame,
-		       const char **why)
+		       void *out, const char **why)
 {
 	zstd_dctx *dctx;
 	size_t n;
@@ -89,7 +89,7 @@ static int decode_zstd(struct context *ctx, const struct lf_frame *frame,
 		*why = "no zstd context";
 		return -EBADMSG;
 	}
-	n = zstd_decompress_dctx(dctx, ctx->out, frame->pos.ubytes, frame->data,
+	n = zstd_decompress_dctx(dctx, out, frame->pos.ubytes, frame->data,
 				 frame->pos.cbytes);
 	if (zstd_is_error(n)) {
 		*why = "zstd refuses it";
@@ -103,29 +103,29 @@ static int decode_zstd(struct context *ctx, const struct lf_frame *frame,
 }
 
 static int decode_lz4(struct context *ctx, const struct lf_frame *frame,
-		      const char **why)
+		      void *out, const char **why)
 {
-	return lf_lz4_frame_decode(frame->data, frame->pos.cbytes, ctx->out,
+	return lf_lz4_frame_decode(frame->data, frame->pos.cbytes, out,
 				   frame->pos.ubytes, why);
 }
 
 /* A raw frame is its content. */
 static const struct codec {
 	int (*decode)(struct context *ctx, const struct lf_frame *frame,
-		      const char **why);
+		      void *out, const char **why);
 } codecs[] = {
 	[LAZYFRAME_CODEC_NONE] = { NULL },
 	[LAZYFRAME_CODEC_ZSTD] = { decode_zstd },
 	[LAZYFRAME_CODEC_LZ4] = { decode_lz4 },
 };
 
-static int decode(struct context *ctx, const struct lf_frame *frame,
+static int decode(struct context *ctx, const struct lf_frame *frame, void *out,
 		  const char **why)
 {
 	u64 start = ktime_get_ns();
 	int err;
 
-	err = codecs[frame->codec].decode(ctx, frame, why);
+	err = codecs[frame->codec].decode(ctx, frame, out, why);
 	if (err)
 		return err;
 	lf_step_took(LF_STEP_DECODE, start, ktime_get_ns());
@@ -133,8 +133,8 @@ static int decode(struct context *ctx, const struct lf_frame *frame,
 	return 0;
 }
 
-static void copy_to_bio(struct bio *bio, struct bvec_iter *iter,
-			const void *from, u32 len)
+void lf_copy_to_bio(struct bio *bio, struct bvec_iter *iter, const void *from,
+		    u32 len)
 {
 	while (len) {
 		struct bio_vec bv = bio_iter_iovec(bio, *iter);
@@ -173,29 +173,79 @@ static int read_raw(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 	int err = verify(frame, frame->data, why);
 
 	if (!err)
-		copy_to_bio(bio, iter, frame->data + off, len);
+		lf_copy_to_bio(bio, iter, frame->data + off, len);
 	return err;
+}
+
+/* Decode and verify, unless @ctx has it. */
+static int fill_context(struct context *ctx, struct lf_frame *frame,
+			const char **why)
+{
+	int err;
+
+	if (ctx->serial == frame->serial)
+		return 0;
+	ctx->serial = 0;
+	atomic64_inc(&lf_module_stat[LF_DECODES]);
+	err = decode(ctx, frame, ctx->out, why);
+	if (!err)
+		err = verify(frame, ctx->out, why);
+	if (!err)
+		ctx->serial = frame->serial;
+	return err;
+}
+
+/* The same for @out, which is to be kept. */
+static int fill_kept(struct context *ctx, struct lf_frame *frame, void *out,
+		     const char **why)
+{
+	int err;
+
+	if (ctx->serial == frame->serial) {
+		memcpy(out, ctx->out, frame->pos.ubytes);
+		return 0;
+	}
+	atomic64_inc(&lf_module_stat[LF_DECODES]);
+	err = decode(ctx, frame, out, why);
+	return err ? err : verify(frame, out, why);
 }
 
 static int read_coded(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 		      struct bvec_iter *iter, const char **why)
 {
-	struct context *ctx = context_get(frame->serial);
-	int err = 0;
+	struct lf_decoded *kept = NULL;
+	struct context *ctx;
+	const void *out;
+	int err;
 
-	if (ctx->serial != frame->serial) {
-		ctx->serial = 0;
-		atomic64_inc(&lf_module_stat[LF_DECODES]);
-		err = decode(ctx, frame, why);
-		if (!err)
-			err = verify(frame, ctx->out, why);
-		if (!err)
-			ctx->serial = frame->serial;
-	}
+	if (lf_decoded_read(frame, off, len, bio, iter))
+		return 0;
+	/* Who reads all of a frame at once does not come back for the rest. */
+	if (len < frame->pos.ubytes)
+		kept = lf_decoded_new(frame);
+	ctx = context_get(frame->serial);
+	out = kept ? lf_decoded_content(kept) : ctx->out;
+	err = kept ? fill_kept(ctx, frame, lf_decoded_content(kept), why) :
+		     fill_context(ctx, frame, why);
 	if (!err)
-		copy_to_bio(bio, iter, ctx->out + off, len);
+		lf_copy_to_bio(bio, iter, out + off, len);
 	context_put(ctx);
+	if (kept && err)
+		lf_decoded_cancel(kept);
+	else if (kept)
+		lf_decoded_publish(frame, kept);
 	return err;
+}
+
+bool lf_codec_try(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
+		  struct bvec_iter *iter)
+{
+	if (codecs[frame->codec].decode)
+		return lf_decoded_read(frame, off, len, bio, iter);
+	if (!READ_ONCE(frame->verified))
+		return false;
+	lf_copy_to_bio(bio, iter, frame->data + off, len);
+	return true;
 }
 
 int lf_codec_read(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,

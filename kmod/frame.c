@@ -171,6 +171,7 @@ void lf_frame_put(struct lf_frame *frame)
 		return;
 	if (frame->orphan)
 		atomic64_add(frame->pos.cbytes, &frames.leaving);
+	lf_decoded_drop(frame);
 	if (frame->data)
 		buffer_free(frame->data, frame->pos.cbytes);
 	lf_store_put(frame->store);
@@ -906,6 +907,28 @@ static bool is_ready(const struct lf_frame *frame)
 	return smp_load_acquire(&frame->state) == LF_FRAME_READY;
 }
 
+static void touch(struct lf_frame *frame)
+{
+	/* Most often it is set: do not take the line from other processors. */
+	if (!READ_ONCE(frame->referenced))
+		WRITE_ONCE(frame->referenced, true);
+}
+
+struct lf_frame *lf_frame_try(struct lf_layer *layer,
+			      const struct lf_frame_pos *pos)
+{
+	struct lf_frame *frame = lookup(layer, pos->cstart);
+
+	if (!frame)
+		return NULL;
+	if (!is_ready(frame) || !same_pos(&frame->pos, pos)) {
+		lf_frame_put(frame);
+		return NULL;
+	}
+	touch(frame);
+	return frame;
+}
+
 /*
  * The frame that this read was parked on, once more. NULL: look it up anew.
  * It may be evicted by now; its bytes are good as long as the reference is.
@@ -996,7 +1019,7 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 		}
 		if (is_ready(frame)) {
 			io->fetched |= waits && !READ_ONCE(frame->stored);
-			WRITE_ONCE(frame->referenced, true);
+			touch(frame);
 			return frame;
 		}
 		lf_frames_want(io->dev, io->table, pos->ustart + pos->ubytes,

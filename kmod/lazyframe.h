@@ -8,7 +8,7 @@
  *
  *	which frame holds this sector?	target.c, disk.c
  *	is it here, and who waits?	frame.c
- *	what does it say?		codec.c
+ *	what does it say?		codec.c, decoded.c
  *	who brings it?			channel.c, and the helper behind it
  *	what was written since?		overlay.c, commit.c
  *	what did the host keep?		store.c
@@ -16,7 +16,8 @@
  *
  * The life of a read
  * ------------------
- * map() finds the extent and hands the bio to the workqueue. The worker walks
+ * map() finds the extent. What is decoded already it copies itself; else it hands
+ * the bio to the workqueue. The worker walks
  * the read's frames: a frame that is READY is decoded, checked and copied; for
  * one that is not, the read is parked on it and the worker is free again. Who
  * makes the frame READY (or FAILED) queues the parked reads' work once more.
@@ -35,7 +36,7 @@
  *	frames.lock (spinlock)	every frame's state, waiters, the want lists,
  *				the LRU, the slots, the session, parked reads
  *	store->lock (spinlock, a leaf)	its index and its queue
- *	dev->stream_lock, pool.lock (spinlocks, leaves)
+ *	dev->stream_lock, pool.lock, decoded.lock (spinlocks, leaves)
  *	overlay->lock (spinlock, a leaf, irq-safe)	its bits, claims and mode
  *
  * Nothing sleeps under a spinlock, and none is held while a bio is ended or
@@ -65,6 +66,10 @@
 #include "compat.h"
 #include "disk.h"
 #include "histogram.h"
+
+#ifndef CONFIG_64BIT
+#error "lazyframe needs a 64-bit kernel"
+#endif
 
 #undef DM_MSG_PREFIX
 #define DM_MSG_PREFIX "lazyframe"
@@ -675,6 +680,7 @@ struct lf_frame {
 	struct lf_store *store;		/* I: with a reference, or NULL */
 	struct lf_load *load;		/* F: in LOADING */
 	void *data;			/* pos.cbytes, or NULL before the first post */
+	struct lf_decoded __rcu *decoded; /* decoded.c; NULL: not kept */
 	struct rcu_head rcu;
 };
 
@@ -689,6 +695,15 @@ struct lf_frame {
  */
 struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos);
 void lf_frame_put(struct lf_frame *frame);
+
+/**
+ * lf_frame_try - a frame, if it is READY
+ *
+ * Return: with a reference, or NULL: lf_frame_get() is to be asked.
+ * Context: any that may sleep; takes no lock.
+ */
+struct lf_frame *lf_frame_try(struct lf_layer *layer,
+			      const struct lf_frame_pos *pos);
 
 /**
  * lf_frame_drop - forget a frame whose bytes did not verify
@@ -877,8 +892,54 @@ int lf_codec_reserve(u32 ubytes);
  */
 int lf_codec_read(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 		  struct bvec_iter *iter);
+
+/**
+ * lf_codec_try - copy a part of a frame, if nothing is to be decoded or verified
+ *
+ * As lf_codec_read(), but in any context that may sleep, and at once.
+ * Return: false: it is not, and nothing was copied.
+ */
+bool lf_codec_try(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
+		  struct bvec_iter *iter);
+void lf_copy_to_bio(struct bio *bio, struct bvec_iter *iter, const void *from,
+		    u32 len);
 int lf_codec_init(void);
 void lf_codec_exit(void);
+
+/*
+ * ----------------------------------------------------------------
+ * decoded.c
+ * ----------------------------------------------------------------
+ */
+
+struct lf_decoded;
+
+/**
+ * lf_decoded_read - copy a part of a frame's content, if it is kept
+ *
+ * Return: false: it is not.
+ */
+bool lf_decoded_read(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
+		     struct bvec_iter *iter);
+
+/**
+ * lf_decoded_new - room for a frame's content, all of it
+ *
+ * Return: NULL: none; it will be decoded again. Else lf_decoded_publish() must
+ * follow, once it was filled and verified, or lf_decoded_cancel().
+ * Context: worker; evicts others.
+ */
+struct lf_decoded *lf_decoded_new(const struct lf_frame *frame);
+void *lf_decoded_content(struct lf_decoded *d);
+void lf_decoded_publish(struct lf_frame *frame, struct lf_decoded *d);
+void lf_decoded_cancel(struct lf_decoded *d);
+
+/* lf_decoded_drop - of a frame that is being freed */
+void lf_decoded_drop(struct lf_frame *frame);
+/* bytes, those that RCU still holds included */
+u64 lf_decoded_used(void);
+int lf_decoded_init(void);
+void lf_decoded_exit(void);
 
 /*
  * ----------------------------------------------------------------

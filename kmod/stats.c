@@ -204,6 +204,7 @@ MODULE_SHOW(helper, lf_helper_attached());
 MODULE_SHOW(cache_bytes, lf_cache_used());
 MODULE_SHOW(cache_frames, lf_cache_frames());
 MODULE_SHOW(cache_limit, lf_cache_limit());
+MODULE_SHOW(decoded_bytes, lf_decoded_used());
 
 static struct attribute *lf_module_attrs[] = {
 	&dev_attr_requests.attr,
@@ -216,6 +217,7 @@ static struct attribute *lf_module_attrs[] = {
 	&dev_attr_cache_bytes.attr,
 	&dev_attr_cache_frames.attr,
 	&dev_attr_cache_limit.attr,
+	&dev_attr_decoded_bytes.attr,
 	NULL
 };
 

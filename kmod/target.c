@@ -197,16 +197,23 @@ static void io_finish(struct lf_io *io)
 				 io->waited ? LF_READS_STORE : LF_READS_MEMORY);
 }
 
+/* How much of this frame the read wants next; *@off: from where */
+static u32 io_part(const struct lf_io *io, const struct lf_frame *frame, u32 *off)
+{
+	*off = io->upos - frame->pos.ustart;
+	return min_t(u64, frame->pos.ubytes - *off, io->uend - io->upos);
+}
+
 /*
  * Copy what @frame has of this read. A frame that does not verify is forgotten
  * and fetched once more; the second time it is the read's error.
  */
 static int io_copy(struct lf_io *io, struct lf_frame *frame)
 {
-	u32 off = io->upos - frame->pos.ustart;
-	u32 len = min_t(u64, frame->pos.ubytes - off, io->uend - io->upos);
+	u32 off, len;
 	int err;
 
+	len = io_part(io, frame, &off);
 	err = lf_codec_read(frame, off, len, io->to, &io->iter);
 	if (!err) {
 		io->upos += len;
@@ -220,6 +227,32 @@ static int io_copy(struct lf_io *io, struct lf_frame *frame)
 	/* What was bad in the store was not fetched yet. */
 	io->refetched = !READ_ONCE(frame->stored);
 	return 0;
+}
+
+/*
+ * In map(): copy as long as nothing is to be decoded, which costs less than a
+ * worker would. Returns false if something is left for that.
+ */
+static bool io_try(struct lf_io *io)
+{
+	struct lf_frame_pos pos;
+	struct lf_frame *frame;
+	bool done = true;
+	u32 off, len;
+
+	while (done && io->upos < io->uend) {
+		if (lf_table_find(&io->table->table, io->upos, &pos))
+			return false;
+		frame = lf_frame_try(io->table->layer, &pos);
+		if (!frame)
+			return false;
+		len = io_part(io, frame, &off);
+		done = lf_codec_try(frame, off, len, io->to, &io->iter);
+		lf_frame_put(frame);
+		if (done)
+			io->upos += len;
+	}
+	return done;
 }
 
 static void io_work(struct work_struct *work)
@@ -344,7 +377,10 @@ int lf_image_map(struct lf_io *io, struct bio *bio, u64 off)
 	io->start = ktime_get_ns();
 	io_place(io, extent, off - start);
 	stream_read(io->dev, io);
-	queue_work(lf_wq, &io->work);
+	if (io->ahead_from == io->ahead_to && io_try(io))
+		io_finish(io);
+	else
+		queue_work(lf_wq, &io->work);
 	return DM_MAPIO_SUBMITTED;
 }
 
@@ -1037,9 +1073,12 @@ static int __init lf_init(void)
 	err = lf_codec_init();
 	if (err)
 		goto out_overlays;
-	err = lf_channel_init();
+	err = lf_decoded_init();
 	if (err)
 		goto out_codec;
+	err = lf_channel_init();
+	if (err)
+		goto out_decoded;
 	err = lf_store_target_init();
 	if (err)
 		goto out_channel;
@@ -1052,6 +1091,8 @@ out_store_target:
 	lf_store_target_exit();
 out_channel:
 	lf_channel_exit();
+out_decoded:
+	lf_decoded_exit();
 out_codec:
 	lf_codec_exit();
 out_overlays:
@@ -1075,6 +1116,7 @@ static void __exit lf_exit(void)
 	flush_workqueue(lf_wq);
 	/* Frames hold stores. */
 	lf_frames_exit();
+	lf_decoded_exit();
 	lf_stores_exit();
 	lf_overlays_exit();
 	lf_codec_exit();

@@ -923,15 +923,22 @@ def step(name):
     return histogram(f"{MODULE}/latency/{name}")
 
 
-def cache_mib(value):
-    """Set the cache's limit until the test is over."""
-    path = "/sys/module/lazyframe/parameters/cache_mib"
+def parameter(name, value=None):
+    """One of the module's; set, it is so until the test is over."""
+    path = f"/sys/module/lazyframe/parameters/{name}"
     with open(path) as f:
-        old = f.read()
+        old = f.read().strip()
 
     def write(text):
         with open(path, "w") as f:
-            f.write(str(text))
+            f.write(f"{text}\n")
 
-    write(value)
-    undo(lambda: write(old))
+    if value is not None:
+        write(value)
+        undo(lambda: write(old))
+    return old
+
+
+def cache_mib(value):
+    """Set the cache's limit until the test is over."""
+    parameter("cache_mib", value)
