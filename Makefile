@@ -58,7 +58,7 @@ install: helper
 		>$(unit)/lazyframed.service
 	chmod 644 $(unit)/lazyframed.service
 	install -m 644 helper/lazyframe.sysusers $(sysusers)/lazyframe.conf
-	install -m 644 helper/nginx-cache.conf $(doc)
+	install -m 644 helper/nginx-cache.conf helper/grafana-dashboard.json $(doc)
 ifeq ($(DESTDIR),)
 	if command -v systemd-sysusers >/dev/null; then \
 		systemd-sysusers $(sysusers)/lazyframe.conf; \

@@ -2,7 +2,6 @@
 #include <getopt.h>
 #include <json-c/json.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "cmd.h"
 #include "dm.h"
@@ -15,32 +14,6 @@ static const char usage[] =
 	"\n"
 	"  --json    an array of objects, one for each device\n"
 	"  --help    this text\n";
-
-struct names {
-	char **name;
-	size_t count;
-};
-
-static int collect(const char *name, void *arg)
-{
-	struct names *names = arg;
-	char **more;
-
-	more = realloc(names->name, (names->count + 1) * sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	names->name = more;
-	more[names->count] = strdup(name);
-	if (!more[names->count])
-		return -ENOMEM;
-	names->count++;
-	return 0;
-}
-
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
 
 static void print(const struct report *r)
 {
@@ -60,18 +33,14 @@ static void print(const struct report *r)
 static int list(bool json, struct error *e)
 {
 	struct json_object *array = NULL;
-	struct names names = {};
+	struct device_names names;
 	struct report report;
 	int err, shown = 0;
 	size_t i;
 
-	err = device_each(collect, &names, e);
-	if (err == -ENOMEM)
-		error_set(e, err, "no memory");
+	err = device_names_read(&names, e);
 	if (err)
 		goto out;
-	if (names.count)
-		qsort(names.name, names.count, sizeof(*names.name), by_name);
 	if (json)
 		array = json_object_new_array();
 
@@ -99,9 +68,7 @@ static int list(bool json, struct error *e)
 						    JSON_C_TO_STRING_PRETTY));
 out:
 	json_object_put(array);
-	for (i = 0; i < names.count; i++)
-		free(names.name[i]);
-	free(names.name);
+	device_names_drop(&names);
 	return err;
 }
 

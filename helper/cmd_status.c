@@ -6,13 +6,15 @@
 #include "cmd.h"
 #include "dm.h"
 #include "report.h"
+#include "watch.h"
 
 static const char usage[] =
-	"Usage: lazyframe status NAME [--json]\n"
+	"Usage: lazyframe status NAME [--json | --watch]\n"
 	"\n"
 	"Show table, state, counters and rates of a device.\n"
 	"\n"
 	"  --json    one object\n"
+	"  --watch   what happens, each second anew; q ends it\n"
 	"  --help    this text\n";
 
 static void line(const char *key, const char *value)
@@ -132,13 +134,14 @@ int cmd_status(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
+		{ "watch", no_argument, NULL, 'w' },
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
 	struct json_object *object;
 	struct report report;
 	struct error e = {};
-	bool json = false;
+	bool json = false, watch = false;
 	int opt;
 
 	optind = 0;
@@ -146,6 +149,9 @@ int cmd_status(int argc, char **argv)
 		switch (opt) {
 		case 'j':
 			json = true;
+			break;
+		case 'w':
+			watch = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -155,15 +161,18 @@ int cmd_status(int argc, char **argv)
 			return 2;
 		}
 	}
-	if (argc - optind != 1) {
+	if (argc - optind != 1 || (json && watch)) {
 		fputs(usage, stderr);
 		return 2;
 	}
 	if (device_name_check(argv[optind], &e) ||
-	    report_read(argv[optind], &report, &e)) {
+	    (watch ? watch_device(argv[optind], &e) :
+		     report_read(argv[optind], &report, &e))) {
 		fprintf(stderr, "lazyframe status: %s\n", e.text);
 		return 1;
 	}
+	if (watch)
+		return 0;
 	if (json) {
 		object = report_json(&report);
 		puts(json_object_to_json_string_ext(object,

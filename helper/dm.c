@@ -549,18 +549,48 @@ int device_clear(const char *name, struct error *e)
 	return run_simple(task_create(DM_DEVICE_CLEAR, name, e), e);
 }
 
-int device_message(const char *name, const char *message, struct error *e)
+static struct dm_task *message_task(const char *name, const char *message,
+				    struct error *e)
 {
 	struct dm_task *task = task_create(DM_DEVICE_TARGET_MSG, name, e);
+
+	if (!task || (dm_task_set_sector(task, 0) &&
+		      dm_task_set_message(task, message)))
+		return task;
+	task_error(task, e);
+	dm_task_destroy(task);
+	return NULL;
+}
+
+char *device_ask(const char *name, const char *message, struct error *e)
+{
+	struct dm_task *task = message_task(name, message, e);
+	const char *answer = NULL;
+	char *copy = NULL;
+
+	if (task && !dm_task_run(task))
+		task_error(task, e);
+	else if (task)
+		answer = dm_task_get_message_response(task);
+	if (answer)
+		copy = strdup(answer);
+	else if (task && !e->text[0])
+		error_set(e, -EPROTO,
+			  "the module does not answer it: use tools and module of one version");
+	if (answer && !copy)
+		error_set(e, -ENOMEM, "no memory");
+	if (task)
+		dm_task_destroy(task);
+	if (!copy)
+		error_prefix(e, "message \"%s\" to device %s", message, name);
+	return copy;
+}
+
+int device_message(const char *name, const char *message, struct error *e)
+{
 	int err;
 
-	if (task && (!dm_task_set_sector(task, 0) ||
-		     !dm_task_set_message(task, message))) {
-		err = task_error(task, e);
-		dm_task_destroy(task);
-		return err;
-	}
-	err = run_simple(task, e);
+	err = run_simple(message_task(name, message, e), e);
 	if (err)
 		error_prefix(e, "message \"%s\" to device %s", message, name);
 	return err;
@@ -680,4 +710,48 @@ int device_each(int (*fn)(const char *name, void *arg), void *arg,
 out:
 	dm_task_destroy(task);
 	return err;
+}
+
+static int collect(const char *name, void *arg)
+{
+	struct device_names *names = arg;
+	char **more;
+
+	more = realloc(names->name, (names->count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	names->name = more;
+	more[names->count] = strdup(name);
+	if (!more[names->count])
+		return -ENOMEM;
+	names->count++;
+	return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int device_names_read(struct device_names *names, struct error *e)
+{
+	int err;
+
+	*names = (struct device_names) {};
+	err = device_each(collect, names, e);
+	if (err == -ENOMEM)
+		error_set(e, err, "no memory");
+	if (!err && names->count)
+		qsort(names->name, names->count, sizeof(*names->name), by_name);
+	return err;
+}
+
+void device_names_drop(struct device_names *names)
+{
+	size_t i;
+
+	for (i = 0; i < names->count; i++)
+		free(names->name[i]);
+	free(names->name);
+	*names = (struct device_names) {};
 }

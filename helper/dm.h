@@ -178,6 +178,13 @@ int device_clear(const char *name, struct error *e);
 int device_message(const char *name, const char *message, struct error *e);
 
 /**
+ * device_ask - send a message that is answered
+ *
+ * Return: the answer, to be freed, or NULL and why.
+ */
+char *device_ask(const char *name, const char *message, struct error *e);
+
+/**
  * device_suspend - stop a device
  * @flush: freeze the file system on it and wait for all its I/O; otherwise what
  *	   waits is sent again after device_resume()
@@ -213,5 +220,18 @@ int device_remove(const struct device *device, struct error *e);
  */
 int device_each(int (*fn)(const char *name, void *arg), void *arg,
 		struct error *e);
+
+/* Names of devices, sorted. */
+struct device_names {
+	char **name;
+	size_t count;
+};
+
+/**
+ * device_names_read - the names of all mapped devices
+ * @names: out; release with device_names_drop(), after an error too
+ */
+int device_names_read(struct device_names *names, struct error *e);
+void device_names_drop(struct device_names *names);
 
 #endif

@@ -21,6 +21,8 @@ static const struct {
 	{ "detach", cmd_detach, "Remove such a device" },
 	{ "list", cmd_list, "List such devices" },
 	{ "status", cmd_status, "Show a device's state and counters" },
+	{ "why", cmd_why, "Tell what each waiting read waits for" },
+	{ "metrics", cmd_metrics, "Print counters and latencies for Prometheus" },
 	{ "seal", cmd_seal, "Set aside what was written to a device, and begin anew" },
 	{ "export", cmd_export, "Store what was written to a device as a new layer" },
 	{ "check", cmd_check, "Check a device's overlay that is not in use" },

@@ -49,7 +49,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-static void read_counters(const char *path, struct report_counters *counters)
+void report_counters_read(const char *path, struct report_counters *counters)
 {
 	struct report_counter *c = counters->counter;
 	struct dirent *d;
@@ -129,8 +129,8 @@ int report_read(const char *name, struct report *report, struct error *e)
 	read_image(report);
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/lazyframe",
 		 report->device.major, report->device.minor);
-	read_counters(path, &report->own);
-	read_counters("/sys/class/misc/lazyframe", &report->module);
+	report_counters_read(path, &report->own);
+	report_counters_read("/sys/class/misc/lazyframe", &report->module);
 	return 0;
 failed:
 	report_drop(report);

@@ -80,6 +80,12 @@ static inline u64 report_zero_bytes(const struct report *report)
 struct json_object *report_json(const struct report *report);
 
 /**
+ * report_counters_read - read a folder's files
+ * @counters: in: zeroed
+ */
+void report_counters_read(const char *path, struct report_counters *counters);
+
+/**
  * report_counter - value of a counter by its file's name; 0 where there is none
  */
 u64 report_counter(const struct report_counters *counters, const char *name);

@@ -32,6 +32,12 @@ void lf_ring_post(struct lf_session *session,
 	entry->seq = session->head++;
 }
 
+const struct lazyframe_request *lf_ring_entry(const struct lf_session *session,
+					      u64 number)
+{
+	return &session->ring->request[number % LF_RING_ENTRIES];
+}
+
 void lf_ring_publish(struct lf_session *session)
 {
 	if (session->shown == session->head)
@@ -213,6 +219,7 @@ static ssize_t channel_read(struct file *file, char __user *user, size_t len,
 	if (copy_to_user(user, &head, sizeof(head)))
 		return -EFAULT;
 	WRITE_ONCE(session->seen, head);
+	lf_session_took(session, head);
 	return sizeof(head);
 }
 

@@ -15,6 +15,7 @@
 
 #include "lazyframe.h"
 #include "lz4frame.h"
+#include "trace.h"
 
 #define MAX_CONTEXTS	16
 
@@ -118,6 +119,20 @@ static const struct codec {
 	[LAZYFRAME_CODEC_LZ4] = { decode_lz4 },
 };
 
+static int decode(struct context *ctx, const struct lf_frame *frame, void *out,
+		  const char **why)
+{
+	u64 start = ktime_get_ns();
+	int err;
+
+	err = codecs[frame->codec].decode(ctx, frame, out, why);
+	if (err)
+		return err;
+	lf_step_took(LF_STEP_DECODE, start, ktime_get_ns());
+	trace_lazyframe_decoded(frame);
+	return 0;
+}
+
 void lf_copy_to_bio(struct bio *bio, struct bvec_iter *iter, const void *from,
 		    u32 len)
 {
@@ -135,14 +150,20 @@ void lf_copy_to_bio(struct bio *bio, struct bvec_iter *iter, const void *from,
 /* Checked once: @data is constant, and so is what it decodes to. */
 static int verify(struct lf_frame *frame, const void *content, const char **why)
 {
+	u64 start;
+
 	if (READ_ONCE(frame->verified))
 		return 0;
+	start = ktime_get_ns();
 	if (frame->pos.has_sum &&
 	    (u32)xxh64(content, frame->pos.ubytes, 0) != frame->pos.sum) {
 		*why = "its content does not match the frame table's checksum";
 		return -EBADMSG;
 	}
 	WRITE_ONCE(frame->verified, true);
+	if (frame->pos.has_sum)
+		lf_step_took(LF_STEP_VERIFY, start, ktime_get_ns());
+	trace_lazyframe_verified(frame);
 	return 0;
 }
 
@@ -166,7 +187,7 @@ static int fill_context(struct context *ctx, struct lf_frame *frame,
 		return 0;
 	ctx->serial = 0;
 	atomic64_inc(&lf_module_stat[LF_DECODES]);
-	err = codecs[frame->codec].decode(ctx, frame, ctx->out, why);
+	err = decode(ctx, frame, ctx->out, why);
 	if (!err)
 		err = verify(frame, ctx->out, why);
 	if (!err)
@@ -185,7 +206,7 @@ static int fill_kept(struct context *ctx, struct lf_frame *frame, void *out,
 		return 0;
 	}
 	atomic64_inc(&lf_module_stat[LF_DECODES]);
-	err = codecs[frame->codec].decode(ctx, frame, out, why);
+	err = decode(ctx, frame, out, why);
 	return err ? err : verify(frame, out, why);
 }
 

@@ -12,7 +12,8 @@
  * Why a parked read cannot be lost
  * --------------------------------
  * A read is on its frame's list of waiters and on its device's list of parked
- * reads, both or none, under frames.lock. Three things take it off, each
+ * reads, both or none, under frames.lock (from its waking until it is over it is
+ * on another list, for those who ask why). Three things take it off, each
  * under the lock and each by queueing its work exactly once: the frame becomes
  * READY or FAILED; the device's policy gives up on it (review). A frame with
  * waiters is WANTED, LOADING or SENT. WANTED is on a want list, which every event
@@ -49,6 +50,7 @@
 
 #include "fill.h"
 #include "lazyframe.h"
+#include "trace.h"
 
 #define HASH_BITS	14
 #define RETRY_DELAY	(HZ / 50)
@@ -73,6 +75,8 @@
  * @cbytes: size of the answer
  * @have: bytes of it that arrived
  * @filling: a write() is copying into the frame
+ * @step: how far the request came
+ * @since: ktime_get_ns() of when it came there
  */
 struct slot {
 	struct lf_frame *frame;
@@ -81,6 +85,8 @@ struct slot {
 	u32 cbytes;
 	u32 have;
 	bool filling;
+	enum { POSTED, TAKEN, RECEIVING } step;
+	u64 since;
 };
 
 static struct {
@@ -303,6 +309,7 @@ static struct lf_frame *__insert(struct lf_frame *fresh, bool prefetch)
 	list_add(&fresh->in_layer, &fresh->layer->frames);
 	list_add_tail(&fresh->node, want_list(fresh));
 	frames.count++;
+	trace_lazyframe_wanted(fresh);
 	return fresh;
 }
 
@@ -323,6 +330,12 @@ static bool same_pos(const struct lf_frame_pos *a, const struct lf_frame_pos *b)
  * ----------------------------------------------------------------
  */
 
+/* jiffies since which the helper that is there, or the lack of one, counts */
+static unsigned long __counts_from(unsigned long since)
+{
+	return time_after(frames.changed, since) ? frames.changed : since;
+}
+
 /* When must this read end, if nothing changes? false: never. */
 static bool __expiry(const struct lf_io *io, unsigned long *when)
 {
@@ -330,10 +343,8 @@ static bool __expiry(const struct lf_io *io, unsigned long *when)
 	unsigned int limit = frames.session ?
 			     READ_ONCE(dev->fetch_timeout) :
 			     READ_ONCE(dev->no_helper_timeout);
-	unsigned long from = time_after(frames.changed, io->since) ?
-			     frames.changed : io->since;
 
-	*when = from + limit * HZ;
+	*when = __counts_from(io->since) + limit * HZ;
 	return limit;
 }
 
@@ -368,8 +379,9 @@ static void __park(struct lf_io *io, struct lf_frame *frame)
 	lockdep_assert_held(&frames.lock);
 	io->frame = frame;
 	list_add_tail(&io->waiter, &frame->waiters);
-	list_add_tail(&io->parked, &io->dev->parked);
+	list_move_tail(&io->parked, &io->dev->parked);
 	io->dev->waiting++;
+	trace_lazyframe_read_waits(io, BLK_STS_OK);
 	/* The longest patience of all who wait; 0 is without end. */
 	if (list_is_singular(&frame->waiters) || !timeout)
 		frame->timeout = timeout;
@@ -383,7 +395,7 @@ static void __unpark(struct lf_io *io)
 {
 	lockdep_assert_held(&frames.lock);
 	list_del_init(&io->waiter);
-	list_del_init(&io->parked);
+	list_move_tail(&io->parked, &io->dev->woken);
 	io->dev->waiting--;
 	queue_work(lf_wq, &io->work);
 }
@@ -415,6 +427,7 @@ static void __fail(struct lf_frame *frame, int error, struct list_head *put)
 	frame->load = NULL;
 	__unhash(frame);
 	frame->error = error;
+	trace_lazyframe_failed(frame);
 	frame->state = LF_FRAME_FAILED;
 	list_add(&frame->node, put);
 	__wake(frame);
@@ -480,6 +493,7 @@ void lf_device_review(struct lf_device *dev)
 		if (!status)
 			continue;
 		io->status = status;
+		trace_lazyframe_read_gave_up(io, status);
 		__unpark(io);
 		__give_up(frame, status, &put);
 	}
@@ -563,6 +577,7 @@ static bool starve(struct lf_io *io)
 	parked = !io->status;
 	if (parked) {
 		victim = __evict_one();
+		list_del_init(&io->parked);
 		list_add_tail(&io->waiter, &frames.starved);
 		queue_delayed_work(lf_wq, &frames.starved_work, RETRY_DELAY);
 	}
@@ -579,6 +594,7 @@ static void starved_work(struct work_struct *work)
 	spin_lock(&frames.lock);
 	list_for_each_entry_safe(io, next, &frames.starved, waiter) {
 		list_del_init(&io->waiter);
+		list_add_tail(&io->parked, &io->dev->woken);
 		queue_work(lf_wq, &io->work);
 	}
 	spin_unlock(&frames.lock);
@@ -637,8 +653,7 @@ static struct lf_frame *__next_wanted(void)
  */
 static u64 __deadline(const struct lf_frame *frame)
 {
-	unsigned long from = time_after(frames.changed, frame->since) ?
-			     frames.changed : frame->since;
+	unsigned long from = __counts_from(frame->since);
 	u64 limit_ms = (u64)frame->timeout * MSEC_PER_SEC;
 	u64 past_ms = jiffies_to_msecs(jiffies - from);
 
@@ -683,6 +698,8 @@ static void __send(struct lf_frame *frame)
 	frames.sent++;
 	slot->cbytes = frame->pos.cbytes;
 	slot->have = frame->have;
+	slot->step = POSTED;
+	slot->since = ktime_get_ns();
 	frames.slots_used++;
 
 	list_del_init(&frame->node);
@@ -690,6 +707,7 @@ static void __send(struct lf_frame *frame)
 	__post(frame, (frame->prefetch ? LAZYFRAME_REQ_PREFETCH : 0) |
 		      (frame->again ? LAZYFRAME_REQ_AGAIN : 0));
 	atomic64_inc(&lf_module_stat[LF_REQUESTS]);
+	trace_lazyframe_posted(frame);
 }
 
 static void __free_slot(struct slot *slot)
@@ -775,7 +793,9 @@ static bool __load(struct lf_frame *frame, struct lf_load *load,
 	load->abandoned = false;
 	frame->load = load;
 	frame->since = jiffies;
+	load->start = ktime_get_ns();
 	frame->state = LF_FRAME_LOADING;
+	trace_lazyframe_loading(frame);
 	frames.loading++;
 	return true;
 }
@@ -994,6 +1014,7 @@ static bool park(struct lf_io *io, struct lf_frame *frame)
 			__promote(frame);
 			parked = true;
 		} else {
+			trace_lazyframe_read_gave_up(io, io->status);
 			__give_up(frame, io->status, &put);
 		}
 	}
@@ -1008,6 +1029,7 @@ static void start_waiting(struct lf_io *io)
 		return;
 	io->waited = true;
 	io->since = jiffies;
+	INIT_LIST_HEAD(&io->parked);
 }
 
 struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
@@ -1137,6 +1159,7 @@ static void __end_session(struct list_head *put)
 			__leave_slot(frame);
 			frame->state = LF_FRAME_WANTED;
 			list_add(&frame->node, want_list(frame));
+			trace_lazyframe_requeued(frame);
 		}
 		slot->filling = false;
 	}
@@ -1160,6 +1183,7 @@ int lf_session_attach(struct lf_session *session, bool replace)
 		__end_session(&put);
 	}
 	session->generation = ++frames.generation;
+	session->heard = jiffies;
 	frames.session = session;
 	frames.changed = jiffies;
 	spin_unlock(&frames.lock);
@@ -1225,12 +1249,68 @@ static int fill_error(u32 status)
 	}
 }
 
+/* A step is over; the slot's time is that of the next one. */
+static void __took_step(struct slot *slot, enum lf_step step)
+{
+	u64 now = ktime_get_ns();
+
+	lockdep_assert_held(&frames.lock);
+	lf_step_took(step, slot->since, now);
+	slot->since = now;
+}
+
+static void __taken(struct slot *slot)
+{
+	if (slot->step != POSTED)
+		return;
+	slot->step = TAKEN;
+	__took_step(slot, LF_STEP_QUEUE);
+	if (slot->frame)
+		trace_lazyframe_taken(slot->frame);
+}
+
+/* Bytes came for a request; a helper may look at the ring and never read(). */
+static void __received(struct slot *slot)
+{
+	__taken(slot);
+	if (slot->step != TAKEN)
+		return;
+	slot->step = RECEIVING;
+	__took_step(slot, LF_STEP_FIRST_BYTE);
+	if (slot->frame)
+		trace_lazyframe_first_bytes(slot->frame);
+}
+
+void lf_session_took(struct lf_session *session, u64 head)
+{
+	const struct lazyframe_request *request;
+	struct slot *slot;
+
+	spin_lock(&frames.lock);
+	if (frames.session == session) {
+		session->heard = jiffies;
+		/* What it answered unread may have been overwritten. */
+		session->taken = max(session->taken,
+				     head - min_t(u64, head, LF_RING_ENTRIES));
+		for (; session->taken < head; session->taken++) {
+			request = lf_ring_entry(session, session->taken);
+			slot = &frames.slot[request->tag % LF_TAGS];
+			if (slot->tag == request->tag)
+				__taken(slot);
+		}
+	}
+	spin_unlock(&frames.lock);
+}
+
 /* The last answer to a request: SENT -> READY or FAILED; the slot is free. */
 static void __answered(struct slot *slot, u32 status, struct list_head *put)
 {
 	struct lf_frame *frame = slot->frame;
 
+	if (!status)
+		__took_step(slot, LF_STEP_TRANSFER);
 	if (frame && !status) {
+		trace_lazyframe_filled(frame);
 		__ready(frame);
 		lf_store_offer(frame);
 	} else if (frame) {
@@ -1284,6 +1364,8 @@ int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
 		answered = true;
 		goto out_unlock;
 	}
+	session->heard = jiffies;
+	__received(slot);
 	slot->filling = true;
 	frame = slot->frame;
 	if (frame)
@@ -1322,6 +1404,126 @@ out_unlock:
 
 /*
  * ----------------------------------------------------------------
+ * Who waits, and for what
+ * ----------------------------------------------------------------
+ */
+
+void lf_read_over(struct lf_io *io)
+{
+	spin_lock(&frames.lock);
+	list_del_init(&io->parked);
+	spin_unlock(&frames.lock);
+}
+
+static u64 ms_since(unsigned long when)
+{
+	return jiffies_to_msecs(jiffies - when);
+}
+
+/* A frame that is neither READY nor FAILED: what would make it so? */
+static enum lf_wait __waits_for(const struct lf_frame *frame, u64 *here)
+{
+	const struct slot *slot;
+
+	lockdep_assert_held(&frames.lock);
+	*here = ms_since(frame->since);
+	if (frame->state == LF_FRAME_LOADING)
+		return LF_WAIT_LOADING;
+	if (frame->state == LF_FRAME_WANTED && frame->stored)
+		return LF_WAIT_STORE_QUEUE;
+	if (frame->state == LF_FRAME_WANTED) {
+		*here = ms_since(__counts_from(frame->since));
+		return frames.session ? LF_WAIT_QUEUE : LF_WAIT_HELPER;
+	}
+	slot = &frames.slot[frame->slot];
+	*here = div_u64(ktime_get_ns() - slot->since, NSEC_PER_MSEC);
+	switch (slot->step) {
+	case POSTED:
+		return LF_WAIT_POSTED;
+	case TAKEN:
+		return LF_WAIT_TAKEN;
+	default:
+		return LF_WAIT_RECEIVING;
+	}
+}
+
+static struct lf_waiter *__describe(struct lf_waiting *waiting,
+				    const struct lf_io *io)
+{
+	struct lf_waiter *waiter = &waiting->waiter[waiting->count++];
+	const struct lf_layer *layer = io->table->layer;
+
+	*waiter = (struct lf_waiter) {
+		.age = ms_since(io->since),
+		.layer = layer->id,
+		.upos = io->upos,
+	};
+	memcpy(waiter->uuid, layer->uuid, sizeof(waiter->uuid));
+	return waiter;
+}
+
+static bool full(const struct lf_waiting *waiting)
+{
+	return waiting->count == ARRAY_SIZE(waiting->waiter);
+}
+
+static void __waiting_parked(struct lf_device *dev, struct lf_waiting *waiting)
+{
+	struct lf_waiter *waiter;
+	struct lf_io *io;
+
+	list_for_each_entry(io, &dev->parked, parked) {
+		if (full(waiting))
+			return;
+		waiter = __describe(waiting, io);
+		waiter->wait = __waits_for(io->frame, &waiter->here);
+		/* It may have been on its way before this read came. */
+		waiter->here = min(waiter->here, waiter->age);
+		waiter->cstart = io->frame->pos.cstart;
+		waiter->have = io->frame->have;
+		waiter->cbytes = io->frame->pos.cbytes;
+	}
+}
+
+static void __waiting_else(struct lf_device *dev, struct lf_waiting *waiting)
+{
+	unsigned int most = ARRAY_SIZE(waiting->waiter);
+	struct lf_waiter *waiter;
+	struct lf_io *io;
+
+	list_for_each_entry(io, &frames.starved, waiter) {
+		if (full(waiting) || !most--)
+			return;
+		if (io->dev != dev)
+			continue;
+		waiter = __describe(waiting, io);
+		waiter->wait = LF_WAIT_MEMORY;
+		waiter->here = waiter->age;
+	}
+	list_for_each_entry(io, &dev->woken, parked) {
+		if (full(waiting))
+			return;
+		waiter = __describe(waiting, io);
+		waiter->wait = LF_WAIT_DECODING;
+	}
+}
+
+void lf_device_waiting(struct lf_device *dev, struct lf_waiting *waiting)
+{
+	spin_lock(&frames.lock);
+	waiting->helper = frames.session;
+	waiting->since = ms_since(frames.changed);
+	waiting->silent = frames.session ? ms_since(frames.session->heard) :
+					   waiting->since;
+	waiting->waiting = dev->waiting;
+	waiting->count = 0;
+	__waiting_parked(dev, waiting);
+	__waiting_else(dev, waiting);
+	spin_unlock(&frames.lock);
+}
+
+/*
+ * ----------------------------------------------------------------
  * The store's side
  * ----------------------------------------------------------------
  */
@@ -1333,10 +1535,13 @@ void lf_frame_loaded(struct lf_load *load)
 
 	spin_lock(&frames.lock);
 	frames.loading--;
-	if (frame->load == load && !load->error)
+	if (frame->load == load && !load->error) {
+		lf_step_took(LF_STEP_LOAD, load->start, ktime_get_ns());
+		trace_lazyframe_loaded(frame);
 		__ready(frame);
-	else if (frame->load == load)
+	} else if (frame->load == load) {
 		__want_helper(frame, &put);
+	}
 	spin_unlock(&frames.lock);
 	if (load->abandoned)
 		buffer_free(load->data, frame->pos.cbytes);

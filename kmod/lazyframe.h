@@ -12,6 +12,7 @@
  *	who brings it?			channel.c, and the helper behind it
  *	what was written since?		overlay.c, commit.c
  *	what did the host keep?		store.c
+ *	who waits, and for whom?	stats.c, histogram.c, trace.h, why.c
  *
  * The life of a read
  * ------------------
@@ -64,6 +65,7 @@
 
 #include "compat.h"
 #include "disk.h"
+#include "histogram.h"
 
 #ifndef CONFIG_64BIT
 #error "lazyframe needs a 64-bit kernel"
@@ -106,6 +108,7 @@ enum lf_stat {
 
 struct lf_stats {
 	u64 count[LF_STATS];
+	struct lf_histogram latency[LF_LATENCIES];
 };
 
 /* Counters of the module: layers are shared, so what is fetched is too. */
@@ -121,6 +124,9 @@ enum lf_module_stat {
 
 extern atomic64_t lf_module_stat[LF_MODULE_STATS];
 extern const struct attribute_group *lf_module_groups[];
+/* histogram.c: the folders latency/ */
+extern const struct attribute_group lf_latency_group;
+extern const struct attribute_group lf_step_group;
 
 struct lf_device;
 
@@ -343,6 +349,7 @@ struct lf_device {
 	unsigned int fetch_timeout;	/* W: seconds, 0: for ever */
 
 	struct list_head parked;	/* F: reads that wait */
+	struct list_head woken;		/* F: that did, and are not over yet */
 	unsigned int waiting;		/* F: how many */
 	bool requeue;			/* F: noflush suspend: give reads back */
 	bool draining;			/* F: flush suspend: reads must end */
@@ -385,7 +392,9 @@ enum lf_io_kind {
  * @ahead_from: read-ahead that this read sets off, U offsets; empty if equal to @ahead_to
  * @frame: the frame that the read was parked on, with a reference
  * @fetched: a frame that it waited for did not come from the store
- * @waiter: in frame->waiters, @parked: in dev->parked; both or none (frames.lock).
+ * @start: ktime_get_ns() in map(), of a read of the image
+ * @waiter: in frame->waiters, while @parked is in dev->parked; both or none
+ *	    (frames.lock). @parked is in dev->woken from then until the read is over.
  *	    A write that is blocked by a claim is in overlay->blocked by @waiter
  * @since: jiffies of the first wait, valid if @waited
  * @status: what ended the wait, where it was not the frame
@@ -413,6 +422,7 @@ struct lf_io {
 	struct lf_frame *frame;
 	struct list_head waiter;
 	struct list_head parked;
+	u64 start;
 	unsigned long since;
 	blk_status_t status;
 	bool waited;
@@ -545,6 +555,7 @@ void lf_store_put(struct lf_store *store);
  * @data: its buffer
  * @error: 0, or -errno
  * @abandoned: the frame has another buffer by now (frames.lock)
+ * @start: ktime_get_ns() when it began
  *
  * All else is the store's.
  */
@@ -553,6 +564,7 @@ struct lf_load {
 	void *data;
 	int error;
 	bool abandoned;
+	u64 start;
 	struct work_struct work;
 	struct lf_store *store;
 	u64 key;
@@ -730,6 +742,83 @@ void lf_frames_post(void);
 void lf_frames_forget(struct lf_layer *layer);
 
 /**
+ * lf_read_over - a read that waited is about to end
+ */
+void lf_read_over(struct lf_io *io);
+
+/* What a read waits for. */
+enum lf_wait {
+	LF_WAIT_HELPER,		/* that one attaches */
+	LF_WAIT_QUEUE,		/* that it can be posted: a tag, memory */
+	LF_WAIT_POSTED,		/* that the helper takes the request */
+	LF_WAIT_TAKEN,		/* the first bytes */
+	LF_WAIT_RECEIVING,	/* the last bytes */
+	LF_WAIT_STORE_QUEUE,	/* other reads from the store */
+	LF_WAIT_LOADING,	/* the store's device */
+	LF_WAIT_MEMORY,		/* so much as a struct lf_frame */
+	LF_WAIT_DECODING,	/* nothing: a worker decodes, or will */
+	LF_WAITS,
+};
+
+/**
+ * struct lf_waiter - one read that waits
+ * @wait: for what
+ * @age: since when it waits, ms
+ * @here: since when it waits for that, ms
+ * @uuid: of the layer
+ * @layer: the layer's id
+ * @upos: U offset of the next byte that it needs
+ * @cstart: C offset of the frame that it waits for; where there is one, also
+ * @have: bytes of the frame that are there
+ * @cbytes: of so many
+ */
+struct lf_waiter {
+	enum lf_wait wait;
+	u64 age;
+	u64 here;
+	u64 layer;
+	u64 upos;
+	u64 cstart;
+	u32 have;
+	u32 cbytes;
+	u8 uuid[16];
+};
+
+/**
+ * struct lf_waiting - who waits, in one device
+ * @helper: is one attached?
+ * @since: since when that is so, ms
+ * @silent: since when nothing was heard from the helper, ms
+ * @waiting: reads that wait
+ * @count: of them, and of those that did, those in @waiter
+ * @waiter: those that wait longest, more or less
+ */
+struct lf_waiting {
+	bool helper;
+	u64 since;
+	u64 silent;
+	unsigned int waiting;
+	unsigned int count;
+	struct lf_waiter waiter[128];
+};
+
+/**
+ * lf_device_waiting - see who waits
+ * @waiting: out, all of it
+ *
+ * Looks at no more reads than it tells of. Context: process.
+ */
+void lf_device_waiting(struct lf_device *dev, struct lf_waiting *waiting);
+
+/**
+ * lf_device_why - answer the message "why"; why.c has the format
+ *
+ * Return: 1, there is an answer, or -ENOMEM.
+ * Context: process. Waits for no I/O.
+ */
+int lf_device_why(struct lf_device *dev, char *result, unsigned int maxlen);
+
+/**
  * lf_device_review - apply the device's policy to its parked reads now
  *
  * Those that may not wait any longer are ended (by their work).
@@ -752,6 +841,12 @@ struct lf_session;
  */
 int lf_session_attach(struct lf_session *session, bool replace);
 void lf_session_detach(struct lf_session *session);
+
+/**
+ * lf_session_took - a helper has read that the ring is filled up to @head
+ */
+void lf_session_took(struct lf_session *session, u64 head);
+
 /**
  * lf_fill - take a helper's answer
  * @from: the payload, all of it
@@ -863,6 +958,8 @@ void lf_decoded_exit(void);
  * @head: the kernel's own count of posted requests (frames.lock)
  * @shown: what was published of it; the ring's copy is never read back
  * @seen: what the helper read() last
+ * @taken: entries before this one were taken, in lf_session_took() (frames.lock)
+ * @heard: jiffies when the helper last took or answered something (frames.lock)
  * @replaced: another session took its place (frames.lock; never undone)
  */
 struct lf_session {
@@ -872,6 +969,8 @@ struct lf_session {
 	u64 head;
 	u64 shown;
 	u64 seen;
+	u64 taken;
+	unsigned long heard;
 	bool replaced;
 	wait_queue_head_t wait;
 };
@@ -884,6 +983,9 @@ struct lf_session {
 void lf_ring_post(struct lf_session *session,
 		  const struct lazyframe_request *request);
 void lf_ring_publish(struct lf_session *session);
+/* The entry that has, or had, this number. Context: frames.lock held. */
+const struct lazyframe_request *lf_ring_entry(const struct lf_session *session,
+					      u64 number);
 int lf_channel_init(void);
 void lf_channel_exit(void);
 

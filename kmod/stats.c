@@ -2,7 +2,8 @@
 /*
  * Counters. Those of a device are below its disk, /sys/block/dm-N/lazyframe/;
  * those of the module, whose layers all devices share, are below
- * /sys/class/misc/lazyframe/. Each file holds one number.
+ * /sys/class/misc/lazyframe/. Each file holds one number. histogram.c has the
+ * folders latency/ in both.
  */
 #include <linux/sysfs.h>
 
@@ -127,7 +128,16 @@ static struct attribute *device_attrs[] = {
 	&waiting_attr.attr,
 	NULL
 };
-ATTRIBUTE_GROUPS(device);
+
+static const struct attribute_group device_group = {
+	.attrs = device_attrs,
+};
+
+static const struct attribute_group *device_groups[] = {
+	&device_group,
+	&lf_latency_group,
+	NULL
+};
 
 static void device_kobj_release(struct kobject *kobj)
 {
@@ -217,5 +227,6 @@ static const struct attribute_group lf_module_group = {
 
 const struct attribute_group *lf_module_groups[] = {
 	&lf_module_group,
+	&lf_step_group,
 	NULL
 };

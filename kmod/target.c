@@ -22,6 +22,7 @@
 #include <linux/slab.h>
 
 #include "lazyframe.h"
+#include "trace.h"
 
 struct workqueue_struct *lf_wq;
 
@@ -119,6 +120,15 @@ static void io_end(struct lf_io *io, blk_status_t status, enum lf_stat stat)
 	bio_endio(bio);
 }
 
+/* A read of the image */
+static void read_end(struct lf_io *io, blk_status_t status, enum lf_stat stat)
+{
+	trace_lazyframe_read_done(io, status);
+	if (io->waited)
+		lf_read_over(io);
+	io_end(io, status, stat);
+}
+
 static const char *io_why(const struct lf_io *io, int err)
 {
 	if (io->status == BLK_STS_TRANSPORT)
@@ -159,7 +169,17 @@ static void io_fail(struct lf_io *io, int err)
 		DMERR_LIMIT("%s: layer %pUb: read at U offset %llu fails: %s",
 			    dm_table_device_name(io->dev->ti->table),
 			    io->table->layer->uuid, io->upos, io_why(io, err));
-	io_end(io, io->status, LF_READS_FAILED);
+	read_end(io, io->status, LF_READS_FAILED);
+}
+
+static void count_latency(const struct lf_io *io)
+{
+	enum lf_latency latency = io->fetched ? LF_LATENCY_FETCH :
+				  io->waited ? LF_LATENCY_STORE :
+					       LF_LATENCY_HIT;
+
+	lf_histogram_add(&io->dev->stats->latency[latency],
+			 ktime_get_ns() - io->start);
 }
 
 static void io_finish(struct lf_io *io)
@@ -171,8 +191,10 @@ static void io_finish(struct lf_io *io)
 		memzero_bvec(&bv);
 		bio_advance_iter_single(io->to, &io->iter, bv.bv_len);
 	}
-	io_end(io, BLK_STS_OK, io->fetched ? LF_READS_FETCHED :
-			       io->waited ? LF_READS_STORE : LF_READS_MEMORY);
+	if (!io->done)
+		count_latency(io);
+	read_end(io, BLK_STS_OK, io->fetched ? LF_READS_FETCHED :
+				 io->waited ? LF_READS_STORE : LF_READS_MEMORY);
 }
 
 /* How much of this frame the read wants next; *@off: from where */
@@ -352,6 +374,7 @@ int lf_image_map(struct lf_io *io, struct bio *bio, u64 off)
 	lf_cut(bio, min_t(u64, round_up(left, SECTOR_SIZE),
 			  io->dev->io_bytes - off % io->dev->io_bytes));
 	io->to = bio;
+	io->start = ktime_get_ns();
 	io_place(io, extent, off - start);
 	stream_read(io->dev, io);
 	if (io->ahead_from == io->ahead_to && io_try(io))
@@ -683,6 +706,7 @@ static int lf_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	dev->ti = ti;
 	dev->fetch_timeout = DEFAULT_FETCH_TIMEOUT;
 	INIT_LIST_HEAD(&dev->parked);
+	INIT_LIST_HEAD(&dev->woken);
 	INIT_LIST_HEAD(&dev->node);
 	INIT_DELAYED_WORK(&dev->expire, expire_work);
 	spin_lock_init(&dev->stream_lock);
@@ -953,6 +977,8 @@ static int lf_message(struct dm_target *ti, unsigned int argc, char **argv,
 	struct lf_device *dev = ti->private;
 	int err = -EINVAL;
 
+	if (argc == 1 && !strcasecmp(argv[0], "why"))
+		return lf_device_why(dev, result, maxlen);
 	if (argc == 1 && !strcasecmp(argv[0], "error_if_no_helper")) {
 		WRITE_ONCE(dev->error_if_no_helper, true);
 		err = 0;

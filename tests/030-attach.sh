@@ -81,7 +81,7 @@ check "status names fields, counters and rates" eval 'lazyframe status x >s &&
 	grep -E "^reads_zero +[1-9]" s && grep -E "^reads of zeros +100.0 %" s &&
 	grep -E "^table +0 5860 lazyframe 7:" s && grep -E "^waiting +0" s'
 check "status --json has every counter file" eval 'lazyframe status x --json | json "
-	sorted(d[\"counters\"]) == sorted(\"\"\"$(ls /sys/block/$(dev x)/lazyframe | grep -vx mode)\"\"\".split()) and
+	sorted(d[\"counters\"]) == sorted(\"\"\"$(ls -p /sys/block/$(dev x)/lazyframe | grep -vx -e mode -e .*/)\"\"\".split()) and
 	d[\"status\"][\"reads\"] == d[\"counters\"][\"reads\"] > 0 and
 	d[\"read_only\"] and d[\"policy\"] == \"queue\""'
 

@@ -215,7 +215,8 @@ def _():
     assert sorted(n for n in os.listdir(MODULE) if
                   os.path.isfile(f"{MODULE}/{n}") and
                   n not in ("dev", "uevent")) == sorted(
-        names + ("cache_bytes", "cache_frames", "cache_limit", "evictions",
+        names + ("cache_bytes", "cache_frames", "cache_limit", "decoded_bytes",
+                 "evictions",
                  "helper"))
 
 

@@ -17,6 +17,7 @@ programs()
 	echo "644 $1/lib/systemd/system/lazyframed.service"
 	echo "644 $1/lib/sysusers.d/lazyframe.conf"
 	echo "755 $1/sbin/lazyframed"
+	echo "644 $1/share/doc/lazyframe/grafana-dashboard.json"
 	echo "644 $1/share/doc/lazyframe/nginx-cache.conf"
 	pages | sed "s,^,644 $1/share/man/man8/,"
 }

@@ -365,8 +365,12 @@ class DM:
 
     @classmethod
     def message(cls, name, text):
-        cls.call(cls.MESSAGE, name, payload=struct.pack("=Q", 0) +
-                 text.encode() + b"\0")
+        got = cls.call(cls.MESSAGE, name, payload=struct.pack("=Q", 0) +
+                       text.encode() + b"\0")
+        if not got["flags"] & 1 << 16:			# DM_DATA_OUT_FLAG
+            return None
+        assert not got["flags"] & 1 << 8, "more than the buffer takes"
+        return bytes(got["buf"][got["start"]:]).split(b"\0", 1)[0].decode()
 
 
 _names = itertools.count()
@@ -511,6 +515,15 @@ def write_meta(layers, extents, size, patch=None, **kw):
     return path
 
 
+def histogram(path):
+    """A file of a folder latency/: upper bounds in us and counts, and the sum."""
+    with open(path) as f:
+        lines = [line.split() for line in f.read().splitlines()]
+    assert [le for le, _ in lines] == \
+        [str(1 << i) for i in range(27)] + ["inf", "sum"], lines
+    return [(float(le), int(n)) for le, n in lines[:-1]], int(lines[-1][1])
+
+
 class Device(Block):
     """A lazyframe device, its meta device and what it must say."""
 
@@ -604,7 +617,10 @@ class Device(Block):
                 (DM.NOFLUSH if noflush else 0))
 
     def message(self, text):
-        DM.message(self.name, text)
+        return DM.message(self.name, text)
+
+    def latency(self, name):
+        return histogram(f"/sys/block/{self.dm}/lazyframe/latency/{name}")
 
     def info(self):
         return DM.status(self.name).split()
@@ -636,7 +652,7 @@ class Device(Block):
     def stats(self):
         return {name: self.stat(name) for name in
                 os.listdir(f"/sys/block/{self.dm}/lazyframe")
-                if name != "mode"}
+                if name not in ("mode", "latency")}
 
     def adds_up(self):
         s = self.stats()
@@ -901,6 +917,10 @@ class Server(threading.Thread):
 def module(name):
     with open(f"{MODULE}/{name}") as f:
         return int(f.read())
+
+
+def step(name):
+    return histogram(f"{MODULE}/latency/{name}")
 
 
 def parameter(name, value=None):
