@@ -9,6 +9,9 @@
 
 #include "../kmod/pure.h"
 
+/* head_date - the Date header; 0: there is none, or it is no date */
+time_t head_date(CURL *curl);
+
 /**
  * head_get - the value of the only header of this name, of the last answer
  *
@@ -19,9 +22,6 @@ const char *head_get(CURL *curl, const char *name);
 
 /* head_u64 - decimal digits; moves the pointer behind them */
 bool head_u64(const char **p, u64 *value);
-
-/* head_date - the Date header; 0: there is none, or it is no date */
-time_t head_date(CURL *curl);
 
 /**
  * struct head_range - what Content-Range says
