@@ -707,7 +707,7 @@ TEST_F(fetch, a_dead_origin_does_not_hold_up_another)
 TEST_F(fetch, requests_that_make_no_sense_are_refused)
 {
 	static const char *const locator[] = {
-		"", "object", "gs://bucket/object", "s3://bucket/a%0",
+		"", "object", "az://bucket/object", "s3://bucket/a%0", "gs:///object",
 		"s3:///object", "file://elsewhere/object",
 		"file:///tmp/a%0", "file:///tmp/%00", "http://",
 	};
