@@ -126,7 +126,7 @@ check "the longest name works" lazyframe build -q \
 	-n "$(printf %0200d 1)" work/image $store
 
 # Every command line that is wrong for the program itself.
-check "no command" says 2 "Usage: lazyframe COMMAND" lazyframe
+check "no command" says 2 "Usage: lazyframe [--cafile FILE] COMMAND" lazyframe
 check "an unknown command" says 2 "unknown command frob" lazyframe frob
 helps()
 {
