@@ -25,10 +25,10 @@
 #define LF_OPEN_WRITE	BLK_OPEN_WRITE
 #endif
 
-/* 6.7: shrinkers are allocated, and registering one cannot fail. */
+/* 6.7: shrinkers are allocated, and registering one does not fail. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
 #define shrinker_alloc(...)		kzalloc(sizeof(struct shrinker), GFP_KERNEL)
-#define shrinker_register(s)		((void)register_shrinker(s, "lazyframe"))
+#define shrinker_register(s)		WARN_ON(register_shrinker(s, "lazyframe-decoded"))
 static inline void shrinker_free(struct shrinker *shrinker)
 {
 	unregister_shrinker(shrinker);

@@ -6,26 +6,31 @@
  *
  * A frame points to its content. Readers follow the pointer under RCU and take
  * no lock; all changes are made under decoded.lock. What was taken off the list
- * is charged until RCU lets it go, so the bound holds at any moment.
+ * is charged until RCU lets it go, so the bound (in bytes asked for; the allocator
+ * rounds up) holds at any moment.
  */
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/shrinker.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "lazyframe.h"
 
 /* Bounds of what is done under the lock at once. */
 #define MAX_CHANCES	64
+/* RCU takes its time with what is evicted: this much room is made at once. */
+#define ROOM		8	/* th part of the limit */
 
 /**
  * struct lf_decoded - the content of a frame
  * @node: in decoded.lru, the oldest first; empty: not published
  * @frame: whose, while it is published: the frame takes it along when it is freed
  * @referenced: touched since the hand passed; racy
- * @bytes: of the allocation
+ * @bytes: of @content
  * @rcu: readers may still copy from it
- * @content: verified before it is published
+ * @content: an allocation of its own, or those of powers of two would double;
+ *	     verified before it is published
  */
 struct lf_decoded {
 	struct list_head node;
@@ -33,7 +38,7 @@ struct lf_decoded {
 	bool referenced;
 	size_t bytes;
 	struct rcu_head rcu;
-	u8 content[];
+	void *content;
 };
 
 static struct {
@@ -62,7 +67,8 @@ u64 lf_decoded_used(void)
 static void decoded_free(struct lf_decoded *d)
 {
 	atomic64_sub(d->bytes, &decoded.charged);
-	kvfree(d);
+	kvfree(d->content);
+	kfree(d);
 }
 
 static void decoded_free_rcu(struct rcu_head *rcu)
@@ -135,19 +141,24 @@ bool lf_decoded_read(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 
 struct lf_decoded *lf_decoded_new(const struct lf_frame *frame)
 {
-	size_t bytes = sizeof(struct lf_decoded) + frame->pos.ubytes;
+	size_t bytes = frame->pos.ubytes;
 	struct lf_decoded *d;
 	u64 most = limit();
 
 	if (bytes > most)
 		return NULL;
-	shrink_to(most - bytes, U64_MAX);
-	/* What was evicted just now may still be read: the next one has its room. */
+	shrink_to(most - max_t(u64, bytes, most / ROOM), U64_MAX);
+	/* What was evicted just now may still be read: a later one has its room. */
 	if (atomic64_add_return(bytes, &decoded.charged) > most)
 		goto uncharge;
-	d = kvmalloc(bytes, GFP_NOIO | __GFP_NOWARN | __GFP_NORETRY);
+	d = kmalloc(sizeof(*d), GFP_NOIO | __GFP_NOWARN);
 	if (!d)
 		goto uncharge;
+	d->content = kvmalloc(bytes, GFP_NOIO | __GFP_NOWARN);
+	if (!d->content) {
+		kfree(d);
+		goto uncharge;
+	}
 	INIT_LIST_HEAD(&d->node);
 	d->referenced = false;
 	d->bytes = bytes;
@@ -178,6 +189,8 @@ void lf_decoded_publish(struct lf_frame *frame, struct lf_decoded *d)
 	spin_unlock(&decoded.lock);
 	if (!first)
 		decoded_free(d);
+	/* The limit may have become less since there was room. */
+	shrink_to(limit(), U64_MAX);
 }
 
 void lf_decoded_cancel(struct lf_decoded *d)
@@ -210,7 +223,8 @@ static int decoded_mib_set(const char *val, const struct kernel_param *kp)
 	if (mib > ULONG_MAX >> 21)
 		return -ERANGE;
 	WRITE_ONCE(decoded_mib, mib);
-	shrink_to(limit(), U64_MAX);
+	while (shrink_to(limit(), SZ_16M))
+		cond_resched();
 	return 0;
 }
 

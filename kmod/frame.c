@@ -102,6 +102,7 @@ static struct {
 		u64 cstart;
 	} refused[MAX_REFUSED];
 	unsigned int next_refused;
+	unsigned int refused_used;
 	struct slot slot[LF_TAGS];
 	unsigned int slots_used;
 	unsigned int sent;		/* slots that have a frame */
@@ -267,6 +268,8 @@ static void __remember_refused(const struct lf_frame *frame)
 {
 	unsigned int i = frames.next_refused++ % MAX_REFUSED;
 
+	lockdep_assert_held(&frames.lock);
+	frames.refused_used += !frames.refused[i].layer;
 	frames.refused[i].layer = frame->layer->id;
 	frames.refused[i].cstart = frame->pos.cstart;
 }
@@ -275,13 +278,14 @@ static bool __was_refused(const struct lf_frame *frame)
 {
 	unsigned int i;
 
-	if (!frames.next_refused)
+	if (!frames.refused_used)
 		return false;
 	for (i = 0; i < MAX_REFUSED; i++) {
 		if (frames.refused[i].layer != frame->layer->id ||
 		    frames.refused[i].cstart != frame->pos.cstart)
 			continue;
 		frames.refused[i].layer = 0;
+		frames.refused_used--;
 		return true;
 	}
 	return false;
@@ -426,6 +430,9 @@ static void __fail(struct lf_frame *frame, int error, struct list_head *put)
 		__leave_slot(frame);
 	frame->load = NULL;
 	__unhash(frame);
+	/* It was not asked for again after all: the next one like it is to say so. */
+	if (frame->again && error != -ENODEV)
+		__remember_refused(frame);
 	frame->error = error;
 	trace_lazyframe_failed(frame);
 	frame->state = LF_FRAME_FAILED;
@@ -1077,17 +1084,18 @@ bool lf_frame_drop(struct lf_frame *frame)
 {
 	bool mine;
 
+	spin_lock(&frames.lock);
+	/* What was bad in the store was not asked of a helper. */
+	if (!frame->bad && !frame->stored)
+		__remember_refused(frame);
 	/* Pairs with the store's look at it, once it is written there. */
 	WRITE_ONCE(frame->bad, true);
+	spin_unlock(&frames.lock);
 	lf_store_forget(frame->store, frame->layer, &frame->pos);
 	spin_lock(&frames.lock);
 	mine = !hlist_unhashed(&frame->hash);
-	if (mine) {
-		/* What was bad in the store was not asked of a helper. */
-		if (!frame->stored)
-			__remember_refused(frame);
+	if (mine)
 		__unhash(frame);
-	}
 	spin_unlock(&frames.lock);
 	if (mine)
 		lf_frame_put(frame);
@@ -1295,7 +1303,8 @@ void lf_session_took(struct lf_session *session, u64 head)
 		for (; session->taken < head; session->taken++) {
 			request = lf_ring_entry(session, session->taken);
 			slot = &frames.slot[request->tag % LF_TAGS];
-			if (slot->tag == request->tag)
+			if (slot->tag == request->tag &&
+			    request->seq == session->taken)
 				__taken(slot);
 		}
 	}
@@ -1358,13 +1367,13 @@ int lf_fill(struct lf_session *session, const struct lazyframe_fill *fill,
 		err = -EINVAL;
 	if (err)
 		goto out_unlock;
+	session->heard = jiffies;
 	if (fill->status) {
 		atomic64_inc(&lf_module_stat[LF_FILL_ERRORS]);
 		__answered(slot, fill->status, &put);
 		answered = true;
 		goto out_unlock;
 	}
-	session->heard = jiffies;
 	__received(slot);
 	slot->filling = true;
 	frame = slot->frame;
@@ -1417,7 +1426,7 @@ void lf_read_over(struct lf_io *io)
 
 static u64 ms_since(unsigned long when)
 {
-	return jiffies_to_msecs(jiffies - when);
+	return jiffies64_to_msecs(jiffies - when);
 }
 
 /* A frame that is neither READY nor FAILED: what would make it so? */

@@ -15,11 +15,25 @@
 #include "histogram.h"
 #include "lazyframe.h"
 
-static DEFINE_PER_CPU(struct lf_histogram, lf_step_histogram[LF_STEPS]);
+/* Allocated: what modules may define per CPU is little, for all of them together. */
+static struct lf_steps {
+	struct lf_histogram step[LF_STEPS];
+} __percpu *lf_steps;
+
+int lf_histograms_init(void)
+{
+	lf_steps = alloc_percpu(struct lf_steps);
+	return lf_steps ? 0 : -ENOMEM;
+}
+
+void lf_histograms_exit(void)
+{
+	free_percpu(lf_steps);
+}
 
 void lf_step_took(enum lf_step step, u64 since, u64 now)
 {
-	lf_histogram_add(&lf_step_histogram[step], now - since);
+	lf_histogram_add(&lf_steps->step[step], now - since);
 }
 
 static void add_up(struct lf_histogram *sum, const struct lf_histogram *part)
@@ -90,7 +104,7 @@ static ssize_t show_step(enum lf_step step, char *buf)
 	int cpu;
 
 	for_each_possible_cpu(cpu)
-		add_up(&sum, &per_cpu(lf_step_histogram[step], cpu));
+		add_up(&sum, &per_cpu_ptr(lf_steps, cpu)->step[step]);
 	return show(&sum, buf);
 }
 

@@ -80,4 +80,7 @@ static inline void lf_histogram_add(struct lf_histogram __percpu *histogram,
  */
 void lf_step_took(enum lf_step step, u64 since, u64 now);
 
+int lf_histograms_init(void);
+void lf_histograms_exit(void);
+
 #endif /* LF_HISTOGRAM_H */

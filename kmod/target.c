@@ -37,6 +37,8 @@ static DEFINE_MUTEX(lf_devices_lock);
 #define MIN_IO_LEN		(64 << 10)
 /* So that a write lies in two leaves of an overlay at most. */
 #define MAX_IO_LEN		(4 << 20)
+/* So much is copied in map(); more would keep the submitter, and RCU, too long. */
+#define INLINE_MAX		(256 << 10)
 #define MAX_ZEROING		(1U << 30 >> SECTOR_SHIFT)
 
 /*
@@ -377,7 +379,8 @@ int lf_image_map(struct lf_io *io, struct bio *bio, u64 off)
 	io->start = ktime_get_ns();
 	io_place(io, extent, off - start);
 	stream_read(io->dev, io);
-	if (io->ahead_from == io->ahead_to && io_try(io))
+	if (io->ahead_from >= io->ahead_to && bio->bi_iter.bi_size <= INLINE_MAX &&
+	    io_try(io))
 		io_finish(io);
 	else
 		queue_work(lf_wq, &io->work);
@@ -1076,9 +1079,12 @@ static int __init lf_init(void)
 	err = lf_decoded_init();
 	if (err)
 		goto out_codec;
-	err = lf_channel_init();
+	err = lf_histograms_init();
 	if (err)
 		goto out_decoded;
+	err = lf_channel_init();
+	if (err)
+		goto out_histograms;
 	err = lf_store_target_init();
 	if (err)
 		goto out_channel;
@@ -1091,6 +1097,8 @@ out_store_target:
 	lf_store_target_exit();
 out_channel:
 	lf_channel_exit();
+out_histograms:
+	lf_histograms_exit();
 out_decoded:
 	lf_decoded_exit();
 out_codec:
@@ -1116,6 +1124,7 @@ static void __exit lf_exit(void)
 	flush_workqueue(lf_wq);
 	/* Frames hold stores. */
 	lf_frames_exit();
+	lf_histograms_exit();
 	lf_decoded_exit();
 	lf_stores_exit();
 	lf_overlays_exit();
