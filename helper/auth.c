@@ -11,6 +11,8 @@
 
 #define NEVER		UINT64_MAX
 #define NSEC		1000000000ULL
+/* What a server calls longer than this, seconds, is renewed by then all the same. */
+#define YEAR		(365 * 24 * 3600ULL)
 /* Renewed so long before their end, or a quarter of their life. */
 #define EARLY		300
 /* After a failure: doubled each time */
@@ -83,10 +85,13 @@ static u64 now(void)
 /* auth->lock is held. */
 static void take(struct auth *auth, struct credentials *cred)
 {
-	u64 at = now(), early = cred->seconds / 4;
+	u64 at = now(), early;
 
 	credentials_free(&auth->cred);
 	auth->cred = *cred;
+	if (cred->seconds > YEAR)
+		cred->seconds = YEAR;
+	early = cred->seconds / 4;
 	if (early > EARLY)
 		early = EARLY;
 	auth->ends = cred->seconds ? at + cred->seconds * NSEC : NEVER;
@@ -456,7 +461,8 @@ static int make(struct auth *auth, const struct auth_call *call,
 				 add_lines(auth, call, sig);
 	if (err)
 		return err;
-	sig->follow = !auth->kind->words &&
+	/* A certificate is shown to whoever a redirect leads to, too. */
+	sig->follow = !auth->kind->words && !cred->cert &&
 		      (!cred->lines || may_follow(cred->lines));
 	if (!copy(&sig->cert, cred->cert) || !copy(&sig->key, cred->key))
 		return -ENOMEM;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "aws.h"
+#include "credentials.h"
 
 #include <ctype.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -50,19 +50,9 @@ static char *env_copy(const char *name, const char *other)
 
 /* Files */
 
-static char *file_path(const char *name, const char *tail)
+static char *file_path(const char *name, const char *in_home)
 {
-	const char *home = env("HOME");
-	struct passwd *pw;
-	char *path;
-
-	if (env(name))
-		return strdup(env(name));
-	if (!home) {
-		pw = getpwuid(geteuid());
-		home = pw ? pw->pw_dir : "/";
-	}
-	return asprintf(&path, "%s/.aws/%s", home, tail) < 0 ? NULL : path;
+	return env(name) ? strdup(env(name)) : credentials_home(in_home);
 }
 
 static int file_read(const char *path, char **text, bool *shared,

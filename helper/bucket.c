@@ -65,8 +65,7 @@ char *url_escape(const char *text, const char *keep)
 	return to;
 }
 
-/* In place. False: a % that two digits do not follow, or 00. */
-static bool unescape(char *text)
+bool url_unescape(char *text)
 {
 	char *to = text;
 
@@ -136,7 +135,7 @@ int bucket_parse(const char *text, struct bucket_url *url, struct error *e)
 				 "%s: \"%s\" is no bucket's name; objects are named %sbucket/key",
 				 text, url->bucket, words->scheme);
 	}
-	if (!unescape(key)) {
+	if (!url_unescape(key)) {
 		free(key);
 		return error_set(e, -EINVAL,
 				 "%s: a %% that two hex digits, not 00, do not follow; write %%25 for %%",

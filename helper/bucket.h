@@ -107,4 +107,7 @@ void bucket_answer(const char *body, char **code, char *why, size_t size);
 /* url_escape - malloc()ed; @keep: characters left alone beside the unreserved */
 char *url_escape(const char *text, const char *keep);
 
+/* url_unescape - in place. False: a % that two digits do not follow, or 00 */
+bool url_unescape(char *text);
+
 #endif

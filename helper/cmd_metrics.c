@@ -79,17 +79,48 @@ struct family {
 	} sample[8];
 };
 
-/* A label's value: what must be escaped is. */
+/* Bytes of the UTF-8 character that @text begins with; 0: it does not */
+static unsigned int utf8(const char *text)
+{
+	const u8 *p = (const u8 *)text;
+	u8 least = 0x80, most = 0xbf;
+	unsigned int n, i;
+
+	if (*p < 0x80)
+		return 1;
+	n = *p >= 0xc2 && *p <= 0xdf ? 2 : *p >= 0xe0 && *p <= 0xef ? 3 :
+	    *p >= 0xf0 && *p <= 0xf4 ? 4 : 0;
+	/* No longer form than need be, no surrogate, nothing above U+10FFFF */
+	if (*p == 0xe0)
+		least = 0xa0;
+	else if (*p == 0xed)
+		most = 0x9f;
+	else if (*p == 0xf0)
+		least = 0x90;
+	else if (*p == 0xf4)
+		most = 0x8f;
+	for (i = 1; i < n; i++, least = 0x80, most = 0xbf)
+		if (p[i] < least || p[i] > most)
+			return 0;
+	return n;
+}
+
+/* A label's value: what must be escaped is, and what is no UTF-8 becomes '?'. */
 static void label(const struct metrics *m, const char *name, const char *value)
 {
+	unsigned int n;
+
 	fprintf(m->out, "%s=\"", name);
-	for (; *value; value++) {
+	for (; *value; value += n ? n : 1) {
+		n = utf8(value);
 		if (*value == '\n')
 			fputs("\\n", m->out);
 		else if (*value == '"' || *value == '\\')
 			fprintf(m->out, "\\%c", *value);
+		else if (n)
+			fwrite(value, 1, n, m->out);
 		else
-			fputc(*value, m->out);
+			fputc('?', m->out);
 	}
 	fputc('"', m->out);
 }

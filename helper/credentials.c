@@ -1,12 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "credentials.h"
 
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "jsontext.h"
 #include "secret.h"
 #include "xml.h"
+
+/* Several threads may ask at once: not getpwuid(). */
+char *credentials_home(const char *tail)
+{
+	const char *home = getenv("HOME");
+	char text[4096], *path;
+	struct passwd pw, *found;
+
+	if (!home || !*home)
+		home = !getpwuid_r(geteuid(), &pw, text, sizeof(text),
+				   &found) && found ? pw.pw_dir : "/";
+	return asprintf(&path, "%s/%s", home, tail) < 0 ? NULL : path;
+}
 
 int credentials_check(const struct credentials *cred, struct error *e)
 {

@@ -30,6 +30,9 @@ struct credentials {
 /* credentials_free - they are wiped, and may be freed again */
 void credentials_free(struct credentials *cred);
 
+/* credentials_home - a file in the user's home directory; malloc()ed */
+char *credentials_home(const char *tail);
+
 /* credentials_copy - NULL stays NULL, and so becomes "" */
 int credentials_copy(char **to, const char *text, struct error *e);
 

@@ -8,6 +8,13 @@
 
 #include "error.h"
 
+void text_plain(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
+}
+
 void error_text(struct error *e, const char *fmt, ...)
 {
 	va_list args;
@@ -17,6 +24,7 @@ void error_text(struct error *e, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(e->text, sizeof(e->text), fmt, args);
 	va_end(args);
+	text_plain(e->text);
 }
 
 void error_prefix(struct error *e, const char *fmt, ...)
@@ -31,6 +39,7 @@ void error_prefix(struct error *e, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(prefix, sizeof(prefix), fmt, args);
 	va_end(args);
+	text_plain(prefix);
 
 	before = strnlen(prefix, room);
 	after = strnlen(e->text, room - before);

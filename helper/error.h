@@ -31,6 +31,9 @@ struct error {
 /**
  * error_text - set only the text
  */
+/* text_plain - control characters, which a server may have sent, become '?' */
+void text_plain(char *text);
+
 void error_text(struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 

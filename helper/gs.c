@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "gs.h"
 
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -25,20 +24,6 @@ static const char *env(const char *name)
 static int no_memory(struct error *e)
 {
 	return error_set(e, -ENOMEM, "out of memory");
-}
-
-/* malloc()ed */
-static char *in_home(const char *tail)
-{
-	const char *home = env("HOME");
-	struct passwd *pw;
-	char *path;
-
-	if (!home) {
-		pw = getpwuid(geteuid());
-		home = pw ? pw->pw_dir : "/";
-	}
-	return asprintf(&path, "%s/%s", home, tail) < 0 ? NULL : path;
 }
 
 /* Where Cloud Storage is */
@@ -190,7 +175,7 @@ static int from_known_file(struct gs *gs, secret_warn *warn, struct error *e)
 	int err;
 
 	if (!directory)
-		path = in_home(".config/gcloud/application_default_credentials.json");
+		path = credentials_home(".config/gcloud/application_default_credentials.json");
 	else if (asprintf(&path, "%s/application_default_credentials.json",
 			  directory) < 0)
 		path = NULL;
@@ -205,7 +190,7 @@ static int from_known_file(struct gs *gs, secret_warn *warn, struct error *e)
 static int from_boto(struct gs *gs, secret_warn *warn, struct error *e)
 {
 	char *path = env("BOTO_CONFIG") ? strdup(env("BOTO_CONFIG")) :
-					  in_home(".boto");
+					  credentials_home(".boto");
 	char *text = NULL;
 	bool shared;
 	int err = 0;

@@ -510,12 +510,34 @@ static int set_timer(CURLM *multi, long ms, void *arg)
 	return 0;
 }
 
+/*
+ * What of libcurl's words may be logged: how connections come and go. Others have
+ * headers, URLs with signatures, or a proxy's password in them.
+ */
+static bool may_be_told(const char *text, size_t len)
+{
+	static const char *const words[] = {
+		"Trying ", "Connected to ", "Connection ", "Re-using ",
+		"Closing ", "Could not resolve ", "Failed to ", "SSL ", "TLS",
+		"ALPN", "Operation timed out", "Server certificate",
+	};
+	size_t i;
+
+	for (; len && *text == ' '; len--)
+		text++;
+	for (i = 0; i < ARRAY_SIZE(words); i++)
+		if (len > strlen(words[i]) &&
+		    !memcmp(text, words[i], strlen(words[i])))
+			return true;
+	return false;
+}
+
 static int trace(CURL *easy, curl_infotype type, char *text, size_t len,
 		 void *arg)
 {
 	(void)easy;
 	(void)arg;
-	if (type == CURLINFO_TEXT)
+	if (type == CURLINFO_TEXT && may_be_told(text, len))
 		log_debug("libcurl: %.*s",
 			  (int)(len && text[len - 1] == '\n' ? len - 1 : len),
 			  text);

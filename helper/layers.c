@@ -110,7 +110,7 @@ int layers_get(struct layers *ls, u64 id, struct layer **layer)
 	uuid_name(l->info.uuid, l->name, sizeof(l->name));
 	t = find_transport(ls, l->info.locator);
 	if (!t) {
-		log_err("layer %s: no way to fetch from \"%.*s\"; file, http, https and s3 URLs are known",
+		log_err("layer %s: no way to fetch from \"%.*s\"; file, http, https, s3 and gs URLs are known",
 			l->name, (int)strcspn(l->info.locator, ":"),
 			l->info.locator);
 		return -EPROTO;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "error.h"
 #include "log.h"
 #include "loop.h"
 
@@ -72,6 +73,7 @@ static size_t format_line(char *line, int priority, const char *fmt, va_list ap)
 	len += n;
 	if (len > LINE_BYTES - 1)
 		len = LINE_BYTES - 1;
+	text_plain(line);
 	line[len++] = '\n';
 	return len;
 }

@@ -65,23 +65,6 @@ static int s3_delete(const char *url, struct error *e)
 	return err;
 }
 
-/* In place; what is no escape stays. */
-static void unescape(char *text)
-{
-	char *to = text;
-	unsigned int c;
-
-	while (*text) {
-		if (*text == '%' && sscanf(text + 1, "%2x", &c) == 1 && c) {
-			*to++ = c;
-			text += 3;
-		} else {
-			*to++ = *text++;
-		}
-	}
-	*to = 0;
-}
-
 /* "2026-11-23T09:45:00.000Z"; 0: in the future, or no time */
 static u64 age(const char *text, time_t now)
 {
@@ -106,8 +89,11 @@ static int list_one(const char *text, size_t prefix, bool escaped, time_t now,
 
 	if (!key || !size)
 		goto out;
-	if (escaped)
-		unescape(key);
+	if (escaped && !url_unescape(key)) {
+		err = error_set(e, -EPROTO,
+				"the store lists a name with a wrong escape");
+		goto out;
+	}
 	if (strlen(key) < prefix)
 		goto out;
 	dir = key + prefix;
@@ -195,7 +181,8 @@ static int s3_list(const char *url, object_each *each, void *arg,
 	err = bucket_parse(url, &parsed, e);
 	if (err)
 		goto out;
-	unescape(parsed.key);
+	/* It was checked when it was parsed. */
+	(void)url_unescape(parsed.key);
 	len = strlen(parsed.key);
 	while (len && parsed.key[len - 1] == '/')
 		len--;

@@ -16,9 +16,11 @@
 #include "lazyframe.h"
 
 /* Allocated: what modules may define per CPU is little, for all of them together. */
-static struct lf_steps {
+struct lf_steps {
 	struct lf_histogram step[LF_STEPS];
-} __percpu *lf_steps;
+};
+
+static struct lf_steps __percpu *lf_steps;
 
 int lf_histograms_init(void)
 {
