@@ -13,10 +13,27 @@
 
 #include "shared_file.h"
 
-static void path_of(const char *dir, const char *name, char path[PATH_MAX])
+/*
+ * The folder of @name, open; @base: the name in it. Who else may write DIR must not
+ * lead us out of it: neither folder nor entry may be a symbolic link.
+ */
+static int open_folder(const char *dir, const char *name, bool make,
+		       const char **base)
 {
+	int flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, fd;
+	char path[PATH_MAX];
+
+	*base = strchr(name, '/') + 1;
 	snprintf(path, PATH_MAX, "%.*s/%.*s", SHARED_DIR - 1, dir,
-		 SHARED_NAME - 1, name);
+		 (int)(*base - name - 1), name);
+	fd = openat(AT_FDCWD, path, flags);
+	if (fd < 0 && errno == ENOENT && make) {
+		/* Never DIR itself, which may be a mount that is not there. */
+		if (mkdir(path, 0700) && errno != EEXIST)
+			return -errno;
+		fd = openat(AT_FDCWD, path, flags);
+	}
+	return fd < 0 ? -errno : fd;
 }
 
 /* -EINVAL is what damaged entries are, not what a file system may say. */
@@ -46,17 +63,24 @@ static int read_whole(int fd, u8 *to, size_t len)
 int shared_file_read(const char *dir, const struct shared_key *key,
 		     void *entry, int *fd, const char **why)
 {
-	char name[SHARED_NAME], path[PATH_MAX];
+	/* O_NONBLOCK: a FIFO must not keep open() waiting. */
+	int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+	char name[SHARED_NAME];
+	const char *base;
 	struct stat st;
-	int n;
+	int folder, err, n;
 
 	shared_entry_name(key, name);
-	path_of(dir, name, path);
-	/* O_NONBLOCK: a FIFO must not keep open() waiting. */
-	*fd = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW |
-		     O_NONBLOCK | O_NOCTTY);
+	*fd = -1;
+	folder = open_folder(dir, name, false, &base);
+	if (folder < 0)
+		return folder == -EINVAL ? -EIO : folder;
+	*fd = openat(folder, base, flags);
+	err = errno;
+	close(folder);
+	errno = err;
 	if (*fd < 0)
-		return errno == ELOOP ? lf_bad(why, "it is a symbolic link") :
+		return err == ELOOP ? lf_bad(why, "it is a symbolic link") :
 		       failure();
 	if (fstat(*fd, &st))
 		return failure();
@@ -123,51 +147,49 @@ static int write_entry(int fd, const struct shared_key *key,
 	return err;
 }
 
-/* A new file, in a folder that is made for it; never DIR itself. */
-static int create(char path[PATH_MAX])
-{
-	int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-	int fd = openat(AT_FDCWD, path, flags, 0600);
-	char *slash = strrchr(path, '/');
-
-	if (fd >= 0 || errno != ENOENT)
-		return fd < 0 ? -errno : fd;
-	*slash = 0;
-	if (mkdir(path, 0700) && errno != EEXIST)
-		return -errno;
-	*slash = '/';
-	fd = openat(AT_FDCWD, path, flags, 0600);
-	return fd < 0 ? -errno : fd;
-}
-
 int shared_file_write(const char *dir, const struct shared_key *key,
 		      const char *owner, u64 number, u8 *const *piece)
 {
-	char name[SHARED_NAME], part[PATH_MAX], path[PATH_MAX];
-	int fd, err;
+	int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+	char part_name[SHARED_NAME], name[SHARED_NAME];
+	const char *part, *base;
+	int folder, fd, err;
 
-	shared_part_name(key, owner, number, name);
-	path_of(dir, name, part);
+	shared_part_name(key, owner, number, part_name);
 	shared_entry_name(key, name);
-	path_of(dir, name, path);
-	fd = create(part);
-	if (fd < 0)
-		return fd;
+	/* Both are in the same folder. */
+	folder = open_folder(dir, name, true, &base);
+	if (folder < 0)
+		return folder;
+	part = strchr(part_name, '/') + 1;
+	fd = openat(folder, part, flags, 0600);
+	if (fd < 0) {
+		err = -errno;
+		goto out;
+	}
 	err = write_entry(fd, key, piece);
 	if (close(fd) && !err)
 		err = -errno;
-	if (!err && renameat(AT_FDCWD, part, AT_FDCWD, path))
+	if (!err && renameat(folder, part, folder, base))
 		err = -errno;
 	if (err)
-		(void)unlink(part);
+		(void)unlinkat(folder, part, 0);
+out:
+	close(folder);
 	return err;
 }
 
 int shared_file_remove(const char *dir, const struct shared_key *key)
 {
-	char name[SHARED_NAME], path[PATH_MAX];
+	char name[SHARED_NAME];
+	const char *base;
+	int folder, err;
 
 	shared_entry_name(key, name);
-	path_of(dir, name, path);
-	return unlink(path) ? -errno : 0;
+	folder = open_folder(dir, name, false, &base);
+	if (folder < 0)
+		return folder;
+	err = unlinkat(folder, base, 0) ? -errno : 0;
+	close(folder);
+	return err;
 }

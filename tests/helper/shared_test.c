@@ -672,6 +672,31 @@ TEST_F(shared, a_directory_that_is_read_only)
 	umount2(self->dir, MNT_DETACH);
 }
 
+/* Whoever else writes there must not lead us out of it. */
+TEST_F(shared, folders_that_lead_elsewhere)
+{
+	char path[160], outside[] = "/tmp/outside.XXXXXX";
+	struct rig *rig = self->rig;
+	int i;
+
+	ASSERT_NE(NULL, mkdtemp(outside));
+	for (i = 0; i < SHARED_FOLDERS; i++) {
+		snprintf(path, sizeof(path), "%s/%02x", self->dir, i);
+		ASSERT_EQ(0, symlink(outside, path));
+	}
+	rig_go(rig);
+	ASSERT_EQ(0, fetch_frames(rig, 1, 0, 10));
+	ASSERT_EQ(0, settle(rig, 10));
+	EXPECT_EQ(0, stats_of(rig).stored);
+	EXPECT_EQ(0, stats_of(rig).hits);
+	for (i = 0; i < SHARED_FOLDERS; i++) {
+		snprintf(path, sizeof(path), "%s/%02x", self->dir, i);
+		ASSERT_EQ(0, unlink(path));
+	}
+	/* Nothing is in it. */
+	EXPECT_EQ(0, rmdir(outside));
+}
+
 /* Other processes */
 
 static void layers(struct rig *rig, u64 n)
