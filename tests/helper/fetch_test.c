@@ -114,6 +114,7 @@ TEST_F(fetch, a_waiting_range_grows)
 	u32 i;
 
 	rig->options.connections = 1;
+	rig->options.stall_ns = 30 * NSEC_PER_SEC;
 	rig_go(rig);
 	rig_tell(rig, "fault hold at=1000\n");
 	post(rig, 0, 80, 0, 0);
@@ -133,6 +134,7 @@ TEST_F(fetch, first_frame_is_there_before_the_range_is_complete)
 	struct rig *rig = self->rig;
 	u32 i;
 
+	rig->options.stall_ns = 30 * NSEC_PER_SEC;
 	rig_go(rig);
 	rig_tell(rig, "fault hold at=%d\n", FRAME);
 	for (i = 0; i < 64; i++)
@@ -152,6 +154,7 @@ TEST_F(fetch, demand_overtakes_queued_prefetch)
 	struct rig *rig = self->rig;
 
 	rig->options.connections = 1;
+	rig->options.stall_ns = 30 * NSEC_PER_SEC;
 	rig_go(rig);
 	rig_tell(rig, "fault hold at=1000\n");
 	post(rig, 0, 0, 0, 0);
@@ -172,6 +175,7 @@ TEST_F(fetch, promotion_overtakes_queued_prefetch)
 	struct rig *rig = self->rig;
 
 	rig->options.connections = 1;
+	rig->options.stall_ns = 30 * NSEC_PER_SEC;
 	rig_go(rig);
 	rig_tell(rig, "fault hold at=1000\n");
 	post(rig, 0, 0, 0, 0);
