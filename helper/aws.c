@@ -70,8 +70,8 @@ static int files_read(struct files *f, const char *profile, struct error *e)
 
 	f->profile = profile;
 	f->credentials_path = file_path("AWS_SHARED_CREDENTIALS_FILE",
-					"credentials");
-	f->config_path = file_path("AWS_CONFIG_FILE", "config");
+					".aws/credentials");
+	f->config_path = file_path("AWS_CONFIG_FILE", ".aws/config");
 	if (asprintf(&f->section, "%s%s", strcmp(profile, "default") ?
 		     "profile " : "", profile) < 0)
 		f->section = NULL;
