@@ -38,7 +38,7 @@ for codec in (ZSTD, LZ4):
             Stubborn(layer)
             device.fd()
             with failing(kind, percent):
-                storm(device, 3)
+                storm(device, 2)
             assert not device.stat("reads_failed")
             assert not device.stat("frames_bad")
             device.check()

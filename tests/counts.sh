@@ -20,13 +20,13 @@ count()
 
 #	name		short	long	debug	and long
 count	ROUNDS		1	10	1	3	# factor for tests with random numbers
-count	DEVICES		150	500	40	100	# on one kernel, at once
+count	DEVICES		80	500	40	100	# on one kernel, at once
 count	MATRIX		turns	all	few	turns	# images for each codec and frame size
-count	KILLS		12	100	4	20	# of the helper, below fio
+count	KILLS		8	100	4	20	# of the helper, below fio
 count	REPLACES	4	100	2	20	# of the helper by another one, below fio
 count	RESTARTS	2	50	2	10	# of it by systemd
 count	LOSSES		6	1000	4	50	# of it below fio on cold, stored and dirty data
-count	SHARERS		24	500	8	60	# devices of one image that read it all at once
+count	SHARERS		12	500	8	60	# devices of one image that read it all at once
 count	FUZZ_SECONDS	3	600	5	600	# for each fuzzer
 count	CHANNEL_SECONDS	8	600	10	600	# of random calls on /dev/lazyframe
 count	POWER_CUTS	1	20	1	5	# of a machine that writes
