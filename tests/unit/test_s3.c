@@ -40,6 +40,36 @@ static const char *target(const char *text, const char *endpoint,
 	return out;
 }
 
+/* What a store lists: never beyond the text's end, whatever it ends in */
+TEST(names_are_unescaped)
+{
+	static const char *const wrong[] = {
+		"%", "a%", "a%4", "%4", "%-1", "% 4", "%4g", "%00", "a%4\0b",
+	};
+	char text[16] = "a%41%2fb%C3";
+	size_t i;
+
+	EXPECT_TRUE(url_unescape(text));
+	EXPECT_STREQ("aA/b\xc3", text);
+	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+		/* As long as it is: the sanitizer sees who reads on. */
+		char *copy = strdup(wrong[i]);
+
+		EXPECT_FALSE(url_unescape(copy)) {
+			TH_LOG("%s", wrong[i]);
+		}
+		free(copy);
+	}
+}
+
+TEST(words_of_servers_are_one_plain_line)
+{
+	struct error e;
+
+	error_set(&e, -EIO, "%s", "a\nb\033[2J\x7f");
+	EXPECT_STREQ("a?b?[2J?", e.text);
+}
+
 TEST(urls)
 {
 	EXPECT_STREQ("https://my-bucket.s3.eu-west-1.amazonaws.com/a/b my-bucket.s3.eu-west-1.amazonaws.com /a/b",
