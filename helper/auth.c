@@ -83,19 +83,16 @@ static u64 now(void)
 /* Renewing */
 
 /* auth->lock is held. */
-static void take(struct auth *auth, struct credentials *cred)
+static void take(struct auth *auth, const struct credentials *cred)
 {
-	u64 at = now(), early;
+	u64 life = cred->seconds < YEAR ? cred->seconds : YEAR;
+	u64 early = life / 4 < EARLY ? life / 4 : EARLY;
+	u64 at = now();
 
 	credentials_free(&auth->cred);
 	auth->cred = *cred;
-	if (cred->seconds > YEAR)
-		cred->seconds = YEAR;
-	early = cred->seconds / 4;
-	if (early > EARLY)
-		early = EARLY;
-	auth->ends = cred->seconds ? at + cred->seconds * NSEC : NEVER;
-	auth->due = cred->seconds ? at + (cred->seconds - early) * NSEC : NEVER;
+	auth->ends = life ? at + life * NSEC : NEVER;
+	auth->due = life ? at + (life - early) * NSEC : NEVER;
 	auth->generation++;
 	auth->suspect = false;
 	auth->failed = false;

@@ -8,9 +8,6 @@
 
 #include "gs.h"
 
-/* A file's token is read again so often, whether it has changed or not. */
-#define FILE_SECONDS	60
-
 static int load(const char *origin, void **conf, secret_warn *warn,
 		struct error *e)
 {
@@ -43,37 +40,6 @@ static enum auth_source source(const void *conf)
 	}
 }
 
-static int from_keys(const struct gs *gs, struct credentials *cred,
-		     struct error *e)
-{
-	int err;
-
-	err = credentials_copy(&cred->access_key, gs->access_key, e);
-	if (!err)
-		err = credentials_copy(&cred->secret, gs->secret, e);
-	if (!err)
-		err = credentials_check(cred, e);
-	if (err)
-		error_prefix(e, "%s", gs->from);
-	return err;
-}
-
-static int from_token(const struct gs *gs, const struct web *web,
-		      struct credentials *cred, struct error *e)
-{
-	char *token;
-	int err = secret_file(gs->token_file, web->warn, &token, e);
-
-	if (err)
-		return err;
-	cred->seconds = FILE_SECONDS;
-	err = credentials_bearer(token, cred, e);
-	secret_free(token);
-	if (err)
-		error_prefix(e, "%s", gs->token_file);
-	return err;
-}
-
 static int get(const void *conf, const struct web *web,
 	       struct credentials *cred, struct error *e)
 {
@@ -81,9 +47,12 @@ static int get(const void *conf, const struct web *web,
 
 	switch (gs->source) {
 	case GS_KEYS:
-		return from_keys(gs, cred, e);
+		return credentials_keys(gs->access_key, gs->secret, NULL,
+					gs->from, cred, e);
 	case GS_TOKEN:
-		return from_token(gs, web, cred, e);
+		cred->seconds = CREDENTIALS_FILE_SECONDS;
+		return credentials_bearer_file(gs->token_file, web->warn, cred,
+					       e);
 	case GS_NONE:
 		return 0;
 	case GS_INSTANCE:

@@ -36,23 +36,6 @@ static enum auth_source s3_source(const void *conf)
 	}
 }
 
-static int from_keys(const struct aws *aws, struct credentials *cred,
-		     struct error *e)
-{
-	int err;
-
-	err = credentials_copy(&cred->access_key, aws->access_key, e);
-	if (!err)
-		err = credentials_copy(&cred->secret, aws->secret, e);
-	if (!err)
-		err = credentials_copy(&cred->token, aws->token, e);
-	if (!err)
-		err = credentials_check(cred, e);
-	if (err)
-		error_prefix(e, "%s", aws->from ? aws->from : "keys");
-	return err;
-}
-
 static int s3_get(const void *conf, const struct web *web,
 		  struct credentials *cred, struct error *e)
 {
@@ -60,7 +43,9 @@ static int s3_get(const void *conf, const struct web *web,
 
 	switch (aws->source) {
 	case AWS_KEYS:
-		return from_keys(aws, cred, e);
+		return credentials_keys(aws->access_key, aws->secret,
+					aws->token, aws->from ? aws->from :
+					"keys", cred, e);
 	case AWS_WEB_IDENTITY:
 		return credentials_web_identity(aws, web, cred, e);
 	case AWS_CONTAINER:

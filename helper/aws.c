@@ -30,21 +30,13 @@ struct files {
 	bool config_shared;
 };
 
-/* Set and not empty */
-static const char *env(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && *value ? value : NULL;
-}
-
 /* The first that is set, or NULL; malloc()ed */
 static char *env_copy(const char *name, const char *other)
 {
-	const char *value = env(name);
+	const char *value = credentials_env(name);
 
 	if (!value && other)
-		value = env(other);
+		value = credentials_env(other);
 	return value ? strdup(value) : NULL;
 }
 
@@ -52,7 +44,7 @@ static char *env_copy(const char *name, const char *other)
 
 static char *file_path(const char *name, const char *in_home)
 {
-	return env(name) ? strdup(env(name)) : credentials_home(in_home);
+	return credentials_env(name) ? strdup(credentials_env(name)) : credentials_home(in_home);
 }
 
 static int file_read(const char *path, char **text, bool *shared,
@@ -280,8 +272,8 @@ static int from_elsewhere(const struct files *f, struct error *e)
 
 static int from_container(struct aws *aws, struct error *e)
 {
-	const char *relative = env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
-	const char *full = env("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+	const char *relative = credentials_env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+	const char *full = credentials_env("AWS_CONTAINER_CREDENTIALS_FULL_URI");
 
 	if (relative) {
 		if (*relative != '/')
@@ -308,7 +300,7 @@ static int from_container(struct aws *aws, struct error *e)
 
 static int from_instance(struct aws *aws, struct error *e)
 {
-	const char *disabled = env("AWS_EC2_METADATA_DISABLED");
+	const char *disabled = credentials_env("AWS_EC2_METADATA_DISABLED");
 
 	aws->source = AWS_INSTANCE;
 	if (disabled && !strcasecmp(disabled, "true"))
@@ -346,13 +338,13 @@ static int find_source(struct aws *aws, const struct files *f, secret_warn *warn
 
 int aws_load(struct aws **result, secret_warn *warn, struct error *e)
 {
-	const char *profile = env("AWS_PROFILE");
+	const char *profile = credentials_env("AWS_PROFILE");
 	struct aws *aws = calloc(1, sizeof(*aws));
 	struct files f = { };
 	int err;
 
 	if (!profile)
-		profile = env("AWS_DEFAULT_PROFILE");
+		profile = credentials_env("AWS_DEFAULT_PROFILE");
 	if (aws)
 		aws->profile = strdup(profile ? profile : "default");
 	if (!aws || !aws->profile) {

@@ -10,14 +10,21 @@
 #include "secret.h"
 #include "xml.h"
 
+const char *credentials_env(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? value : NULL;
+}
+
 /* Several threads may ask at once: not getpwuid(). */
 char *credentials_home(const char *tail)
 {
-	const char *home = getenv("HOME");
+	const char *home = credentials_env("HOME");
 	char text[4096], *path;
 	struct passwd pw, *found;
 
-	if (!home || !*home)
+	if (!home)
 		home = !getpwuid_r(geteuid(), &pw, text, sizeof(text),
 				   &found) && found ? pw.pw_dir : "/";
 	return asprintf(&path, "%s/%s", home, tail) < 0 ? NULL : path;
@@ -62,6 +69,24 @@ int credentials_copy(char **to, const char *text, struct error *e)
 	if (text && *text && !*to)
 		return error_set(e, -ENOMEM, "out of memory");
 	return 0;
+}
+
+int credentials_keys(const char *access_key, const char *secret,
+		     const char *token, const char *from,
+		     struct credentials *cred, struct error *e)
+{
+	int err;
+
+	err = credentials_copy(&cred->access_key, access_key, e);
+	if (!err)
+		err = credentials_copy(&cred->secret, secret, e);
+	if (!err)
+		err = credentials_copy(&cred->token, token, e);
+	if (!err)
+		err = credentials_check(cred, e);
+	if (err)
+		error_prefix(e, "%s", from);
+	return err;
 }
 
 int credentials_json(const char *text, time_t date, struct credentials *cred,
@@ -115,6 +140,21 @@ int credentials_bearer(const char *token, struct credentials *cred,
 		return error_set(e, -ENOMEM, "out of memory");
 	}
 	return 0;
+}
+
+int credentials_bearer_file(const char *path, secret_warn *warn,
+			    struct credentials *cred, struct error *e)
+{
+	char *token;
+	int err = secret_file(path, warn, &token, e);
+
+	if (err)
+		return err;
+	err = credentials_bearer(token, cred, e);
+	secret_free(token);
+	if (err)
+		error_prefix(e, "%s", path);
+	return err;
 }
 
 int credentials_oauth(const char *text, struct credentials *cred,

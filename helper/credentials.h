@@ -30,11 +30,25 @@ struct credentials {
 /* credentials_free - they are wiped, and may be freed again */
 void credentials_free(struct credentials *cred);
 
+/* What a file holds is read again so often, whether it has changed or not. */
+#define CREDENTIALS_FILE_SECONDS	60
+
+/* credentials_env - of the environment; NULL: not there, or empty */
+const char *credentials_env(const char *name);
+
 /* credentials_home - a file in the user's home directory; malloc()ed */
 char *credentials_home(const char *tail);
 
 /* credentials_copy - NULL stays NULL, and so becomes "" */
 int credentials_copy(char **to, const char *text, struct error *e);
+
+/**
+ * credentials_keys - copies, checked
+ * @from: who says so, for an error
+ */
+int credentials_keys(const char *access_key, const char *secret,
+		     const char *token, const char *from,
+		     struct credentials *cred, struct error *e);
 
 /* credentials_check - can these keys stand in a header's line? */
 int credentials_check(const struct credentials *cred, struct error *e);
@@ -63,6 +77,10 @@ int credentials_oauth(const char *text, struct credentials *cred,
  */
 int credentials_bearer(const char *token, struct credentials *cred,
 		       struct error *e);
+
+/* credentials_bearer_file - the same for a file's; it sets no end */
+int credentials_bearer_file(const char *path, secret_warn *warn,
+			    struct credentials *cred, struct error *e);
 
 /* One source of the AWS ones each; see enum aws_source. */
 int credentials_web_identity(const struct aws *aws, const struct web *web,

@@ -13,14 +13,6 @@
 #define TOKEN_URI	"https://oauth2.googleapis.com/token"
 #define METADATA	"metadata.google.internal"
 
-/* Set and not empty */
-static const char *env(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && *value ? value : NULL;
-}
-
 static int no_memory(struct error *e)
 {
 	return error_set(e, -ENOMEM, "out of memory");
@@ -30,7 +22,7 @@ static int no_memory(struct error *e)
 
 static int find_endpoint(struct gs *gs, struct error *e)
 {
-	const char *host = env("STORAGE_EMULATOR_HOST");
+	const char *host = credentials_env("STORAGE_EMULATOR_HOST");
 	int err;
 
 	if (!host)
@@ -51,8 +43,8 @@ static int find_endpoint(struct gs *gs, struct error *e)
 
 static int from_environment(struct gs *gs, struct error *e)
 {
-	const char *key = env("GS_ACCESS_KEY_ID");
-	const char *secret = env("GS_SECRET_ACCESS_KEY");
+	const char *key = credentials_env("GS_ACCESS_KEY_ID");
+	const char *secret = credentials_env("GS_SECRET_ACCESS_KEY");
 	int err;
 
 	if (!key && !secret)
@@ -69,7 +61,7 @@ static int from_environment(struct gs *gs, struct error *e)
 
 static int from_token_file(struct gs *gs, struct error *e)
 {
-	const char *path = env("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE");
+	const char *path = credentials_env("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE");
 
 	if (!path)
 		return -ENOENT;
@@ -170,7 +162,7 @@ static int from_file(struct gs *gs, const char *path, bool must,
 /* What gcloud leaves behind after "auth application-default login" */
 static int from_known_file(struct gs *gs, secret_warn *warn, struct error *e)
 {
-	const char *directory = env("CLOUDSDK_CONFIG");
+	const char *directory = credentials_env("CLOUDSDK_CONFIG");
 	char *path;
 	int err;
 
@@ -189,7 +181,7 @@ static int from_known_file(struct gs *gs, secret_warn *warn, struct error *e)
 /* An HMAC key where gsutil has it */
 static int from_boto(struct gs *gs, secret_warn *warn, struct error *e)
 {
-	char *path = env("BOTO_CONFIG") ? strdup(env("BOTO_CONFIG")) :
+	char *path = credentials_env("BOTO_CONFIG") ? strdup(credentials_env("BOTO_CONFIG")) :
 					  credentials_home(".boto");
 	char *text = NULL;
 	bool shared;
@@ -222,14 +214,14 @@ static int from_boto(struct gs *gs, secret_warn *warn, struct error *e)
 
 static int from_instance(struct gs *gs, struct error *e)
 {
-	const char *host = env("GCE_METADATA_HOST");
+	const char *host = credentials_env("GCE_METADATA_HOST");
 
-	if (env("STORAGE_EMULATOR_HOST") && !host) {
+	if (credentials_env("STORAGE_EMULATOR_HOST") && !host) {
 		gs->source = GS_NONE;
 		return 0;
 	}
 	gs->source = GS_INSTANCE;
-	if (env("NO_GCE_CHECK") && !strcasecmp(env("NO_GCE_CHECK"), "true"))
+	if (credentials_env("NO_GCE_CHECK") && !strcasecmp(credentials_env("NO_GCE_CHECK"), "true"))
 		return 0;
 	if (host && strpbrk(host, "/@?#\\ \t\r\n"))
 		return error_set(e, -EINVAL,
@@ -239,7 +231,7 @@ static int from_instance(struct gs *gs, struct error *e)
 
 int gs_load(struct gs **result, secret_warn *warn, struct error *e)
 {
-	const char *named = env("GOOGLE_APPLICATION_CREDENTIALS");
+	const char *named = credentials_env("GOOGLE_APPLICATION_CREDENTIALS");
 	struct gs *gs = calloc(1, sizeof(*gs));
 	int err;
 

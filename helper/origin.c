@@ -9,8 +9,6 @@
 #include "ini.h"
 
 #define VARIABLE	"LAZYFRAME_HTTP_CONFIG"
-/* Files are read again so often, whether they have changed or not. */
-#define FILE_SECONDS	60
 #define LINES_MAX	16
 
 /**
@@ -281,15 +279,8 @@ static int get_lines(const struct origin *o, const struct web *web,
 	char *text;
 	int err = 0;
 
-	if (o->bearer) {
-		err = secret_file(o->bearer, web->warn, &text, e);
-		if (err)
-			return err;
-		err = credentials_bearer(text, cred, e);
-		secret_free(text);
-		if (err)
-			error_prefix(e, "%s", o->bearer);
-	}
+	if (o->bearer)
+		err = credentials_bearer_file(o->bearer, web->warn, cred, e);
 	if (o->header && !err) {
 		err = secret_file(o->header, web->warn, &text, e);
 		if (err)
@@ -306,7 +297,7 @@ static int origin_get(const void *conf, const struct web *web,
 	const struct origin *o = conf;
 	int err;
 
-	cred->seconds = FILE_SECONDS;
+	cred->seconds = CREDENTIALS_FILE_SECONDS;
 	err = get_lines(o, web, cred, e);
 	/* One file may hold both. */
 	if (!err && o->cert)
