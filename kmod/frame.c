@@ -224,6 +224,7 @@ static struct lf_frame *frame_alloc(struct lf_store *store,
 	INIT_LIST_HEAD(&frame->in_layer);
 	INIT_LIST_HEAD(&frame->node);
 	INIT_LIST_HEAD(&frame->waiters);
+	INIT_LIST_HEAD(&frame->owned);
 	frame->layer = layer;
 	frame->codec = layer->codec;
 	frame->pos = *pos;
@@ -315,6 +316,202 @@ static struct lf_frame *__insert(struct lf_frame *fresh, bool prefetch)
 	frames.count++;
 	trace_lazyframe_wanted(fresh);
 	return fresh;
+}
+
+/*
+ * ----------------------------------------------------------------
+ * What a device asked for ahead of its readers. It owns the frame until that
+ * is read, waited for or gone; each of them makes it count once.
+ * ----------------------------------------------------------------
+ */
+
+static void __own(struct lf_frame *frame, struct lf_device *dev,
+		  unsigned int chunk)
+{
+	struct lf_chunk *c;
+
+	lockdep_assert_held(&frames.lock);
+	frame->owner = dev;
+	frame->chunk = chunk;
+	WRITE_ONCE(frame->unread, true);
+	list_add_tail(&frame->owned, &dev->prefetch.frames);
+	if (!chunk)
+		return;
+	c = &dev->prefetch.chunk[chunk - 1];
+	c->left += frame->pos.cbytes;
+	c->bytes += frame->pos.cbytes;
+}
+
+/* It is here, or will not come: one less to wait for. */
+static void __leave_chunk(struct lf_frame *frame)
+{
+	struct lf_prefetch *p = &frame->owner->prefetch;
+	struct lf_chunk *c;
+	u64 now;
+	int i;
+
+	if (!frame->chunk)
+		return;
+	c = &p->chunk[frame->chunk - 1];
+	frame->chunk = 0;
+	c->left -= frame->pos.cbytes;
+	if (c->left)
+		return;
+	/* The one behind it did not have the connections to itself until now. */
+	now = ktime_get_ns();
+	p->took = now - c->began;
+	for (i = 0; i < LF_CHUNKS; i++)
+		p->chunk[i].began = max(p->chunk[i].began, now);
+	lf_prefetch_kick(frame->owner);
+}
+
+static void __kept(struct lf_frame *frame)
+{
+	struct lf_prefetch *p = &frame->owner->prefetch;
+
+	if (frame->landed && !frame->kept)
+		p->unread -= frame->pos.cbytes;
+	frame->kept = true;
+	if (!p->full && p->unread)
+		return;
+	p->full = false;
+	lf_prefetch_kick(frame->owner);
+}
+
+/* @stat: what became of it; LF_STATS: nothing that counts */
+static void __disown(struct lf_frame *frame, enum lf_stat stat)
+{
+	struct lf_device *dev = frame->owner;
+
+	lockdep_assert_held(&frames.lock);
+	if (!dev)
+		return;
+	__leave_chunk(frame);
+	__kept(frame);
+	if (stat == LF_PREFETCH_LATE)
+		this_cpu_add(dev->stats->count[LF_PREFETCH_BYTES],
+			     frame->pos.cbytes);
+	if (stat != LF_STATS)
+		this_cpu_add(dev->stats->count[stat], frame->pos.cbytes);
+	list_del_init(&frame->owned);
+	frame->owner = NULL;
+	WRITE_ONCE(frame->unread, false);
+}
+
+/* A READY frame that nobody read leaves memory. */
+static void __disown_unread(struct lf_frame *frame)
+{
+	if (frame->owner)
+		__disown(frame, lf_store_keeps(frame->store, frame->layer,
+					       &frame->pos) ?
+				LF_PREFETCH_STORED : LF_PREFETCH_WASTED);
+}
+
+static void __landed(struct lf_frame *frame)
+{
+	struct lf_device *dev = frame->owner;
+
+	if (!dev)
+		return;
+	this_cpu_add(dev->stats->count[LF_PREFETCH_BYTES], frame->pos.cbytes);
+	__leave_chunk(frame);
+	frame->landed = true;
+	/* What came from the store can go there again. */
+	frame->kept = frame->stored;
+	if (!frame->kept)
+		dev->prefetch.unread += frame->pos.cbytes;
+}
+
+static void first_read(struct lf_frame *frame)
+{
+	spin_lock(&frames.lock);
+	__disown(frame, LF_PREFETCH_USEFUL);
+	spin_unlock(&frames.lock);
+}
+
+void lf_frame_offered(struct lf_frame *frame)
+{
+	if (!READ_ONCE(frame->unread))
+		return;
+	spin_lock(&frames.lock);
+	if (frame->owner) {
+		__kept(frame);
+		/* Nobody has read it: of all that could leave memory, the first. */
+		if (frame->owner->prefetch.source == LF_PREFETCH_ALL) {
+			__disown(frame, LF_STATS);
+			list_move(&frame->node, &frames.lru);
+		}
+	}
+	spin_unlock(&frames.lock);
+}
+
+int lf_chunk_begin(struct lf_device *dev, u64 bytes, u64 limit, u32 *next,
+		   u64 *took)
+{
+	struct lf_prefetch *p = &dev->prefetch;
+	u64 left = 0;
+	int i, free = -EBUSY;
+
+	spin_lock(&frames.lock);
+	if (p->lost < *next)
+		*next = p->lost;
+	p->lost = U32_MAX;
+	*took = p->took;
+	p->took = 0;
+	for (i = 0; i < LF_CHUNKS; i++) {
+		left += p->chunk[i].left;
+		if (!p->chunk[i].left)
+			free = i;
+	}
+	p->full = free >= 0 && p->unread &&
+		  p->unread + left + bytes > limit;
+	if (!p->runs || p->full)
+		free = -EBUSY;
+	/* One byte holds it until lf_chunk_end(). */
+	if (free >= 0)
+		p->chunk[free] = (struct lf_chunk) {
+			.start = *next,
+			.left = 1,
+			.began = ktime_get_ns(),
+		};
+	spin_unlock(&frames.lock);
+	return free;
+}
+
+void lf_chunk_end(struct lf_device *dev, unsigned int chunk)
+{
+	spin_lock(&frames.lock);
+	dev->prefetch.chunk[chunk].left--;
+	spin_unlock(&frames.lock);
+}
+
+void lf_chunks_reset(struct lf_device *dev, bool runs)
+{
+	struct lf_prefetch *p = &dev->prefetch;
+	struct lf_frame *frame;
+
+	spin_lock(&frames.lock);
+	list_for_each_entry(frame, &p->frames, owned)
+		frame->chunk = 0;
+	memset(p->chunk, 0, sizeof(p->chunk));
+	p->lost = U32_MAX;
+	p->full = false;
+	p->took = 0;
+	p->runs = runs;
+	spin_unlock(&frames.lock);
+}
+
+void lf_chunks_read(struct lf_device *dev, u64 *left, u64 *unread)
+{
+	struct lf_prefetch *p = &dev->prefetch;
+	int i;
+
+	spin_lock(&frames.lock);
+	*left = 0;
+	for (i = 0; i < LF_CHUNKS; i++)
+		*left += p->chunk[i].left;
+	*unread = p->unread;
+	spin_unlock(&frames.lock);
 }
 
 /*
@@ -429,6 +626,11 @@ static void __fail(struct lf_frame *frame, int error, struct list_head *put)
 	if (frame->state == LF_FRAME_SENT)
 		__leave_slot(frame);
 	frame->load = NULL;
+	if (frame->chunk && error == -ECANCELED)
+		frame->owner->prefetch.lost =
+			min(frame->owner->prefetch.lost,
+			    frame->owner->prefetch.chunk[frame->chunk - 1].start);
+	__disown(frame, LF_STATS);
 	__unhash(frame);
 	/* It was not asked for again after all: the next one like it is to say so. */
 	if (frame->again && error != -ENODEV)
@@ -529,8 +731,18 @@ void lf_device_set_suspend(struct lf_device *dev, bool requeue, bool draining)
 
 /*
  * Second chance: a frame that was read since the hand passed goes round again,
- * and so does one that a reader holds, for its memory would not come free.
+ * and so does one that a reader holds, for its memory would not come free. So does,
+ * once, what came before its reader.
  */
+static bool __has_chance(struct lf_frame *frame)
+{
+	bool spare = frame->owner && !frame->spared;
+
+	frame->spared |= spare;
+	return spare || READ_ONCE(frame->referenced) ||
+	       refcount_read(&frame->refs) != 1;
+}
+
 static struct lf_frame *__evict_one(void)
 {
 	unsigned int chances = MAX_CHANCES;
@@ -542,12 +754,12 @@ static struct lf_frame *__evict_one(void)
 						 node);
 		if (!frame)
 			return NULL;
-		if (!chances-- || (!READ_ONCE(frame->referenced) &&
-				   refcount_read(&frame->refs) == 1))
+		if (!chances-- || !__has_chance(frame))
 			break;
 		WRITE_ONCE(frame->referenced, false);
 		list_move_tail(&frame->node, &frames.lru);
 	}
+	__disown_unread(frame);
 	__unhash(frame);
 	atomic64_inc(&lf_module_stat[LF_EVICTIONS]);
 	return frame;
@@ -733,6 +945,7 @@ static void __promote(struct lf_frame *frame)
 	if (!frame->prefetch)
 		return;
 	frame->prefetch = false;
+	__disown(frame, LF_PREFETCH_LATE);
 	frame->since = jiffies;
 	if (frame->state == LF_FRAME_WANTED)
 		list_move_tail(&frame->node, want_list(frame));
@@ -890,7 +1103,8 @@ void lf_frames_post(void)
 static struct lf_frame *find_or_insert(struct lf_device *dev,
 				       struct lf_layer *layer,
 				       const struct lf_frame_pos *pos,
-				       bool hint, bool prefetch)
+				       bool hint, bool prefetch,
+				       unsigned int chunk)
 {
 	struct lf_frame *frame, *fresh;
 
@@ -907,6 +1121,8 @@ static struct lf_frame *find_or_insert(struct lf_device *dev,
 	fresh->timeout = READ_ONCE(dev->fetch_timeout);
 	spin_lock(&frames.lock);
 	frame = __insert(fresh, prefetch);
+	if (frame == fresh && prefetch)
+		__own(frame, dev, chunk);
 	spin_unlock(&frames.lock);
 	if (frame != fresh)
 		frame_free(fresh);
@@ -917,7 +1133,7 @@ static struct lf_frame *find_or_insert(struct lf_device *dev,
 }
 
 /* Posting leaves @frames.prefetch alone while a batch is being put on it. */
-static void batch(int n)
+void lf_frames_batch(int n)
 {
 	if (!n)
 		return;
@@ -933,17 +1149,58 @@ void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 	struct lf_frame *frame;
 	struct lf_frame_pos pos;
 
-	batch(prefetch);
+	lf_frames_batch(prefetch);
 	while (from < to && room--) {
 		if (lf_table_find(&table->table, from, &pos))
 			break;
-		frame = find_or_insert(dev, table->layer, &pos, true, prefetch);
+		frame = find_or_insert(dev, table->layer, &pos, true, prefetch, 0);
 		if (!frame)
 			break;
 		lf_frame_put(frame);
 		from = pos.ustart + pos.ubytes;
 	}
-	batch(-prefetch);
+	lf_frames_batch(-prefetch);
+}
+
+int lf_frame_prefetch(struct lf_device *dev, struct lf_layer_table *table,
+		      const struct lf_frame_pos *pos, unsigned int chunk)
+{
+	struct lf_frame *frame;
+	int asked = 0;
+
+	frame = find_or_insert(dev, table->layer, pos, true, true, chunk + 1);
+	if (!frame)
+		return lf_helper_attached() ? -ENOMEM : -ENOTCONN;
+	spin_lock(&frames.lock);
+	if (frame->owner == dev && frame->chunk == chunk + 1)
+		asked = 1;
+	else if (frame->state == LF_FRAME_READY && !frame->stored &&
+		 !frame->bad && !hlist_unhashed(&frame->hash) &&
+		 dev->prefetch.source == LF_PREFETCH_ALL)
+		/* It is here, but the store had no use for it, or no time. */
+		lf_store_offer(frame);
+	spin_unlock(&frames.lock);
+	lf_frame_put(frame);
+	return asked;
+}
+
+void lf_frames_disown(struct lf_device *dev)
+{
+	struct lf_frame *frame, *next;
+	LIST_HEAD(put);
+
+	spin_lock(&frames.lock);
+	list_for_each_entry_safe(frame, next, &dev->prefetch.frames, owned) {
+		bool wanted = frame->state == LF_FRAME_WANTED;
+
+		frame->chunk = 0;
+		__disown(frame, LF_STATS);
+		/* Nobody waits for it, or it had been promoted. */
+		if (wanted)
+			__fail(frame, -ECANCELED, &put);
+	}
+	spin_unlock(&frames.lock);
+	put_list(&put);
 }
 
 static bool is_ready(const struct lf_frame *frame)
@@ -955,8 +1212,11 @@ static bool is_ready(const struct lf_frame *frame)
 static void touch(struct lf_frame *frame)
 {
 	/* Most often it is set: do not take the line from other processors. */
-	if (!READ_ONCE(frame->referenced))
-		WRITE_ONCE(frame->referenced, true);
+	if (READ_ONCE(frame->referenced))
+		return;
+	WRITE_ONCE(frame->referenced, true);
+	if (READ_ONCE(frame->unread))
+		first_read(frame);
 }
 
 struct lf_frame *lf_frame_try(struct lf_layer *layer,
@@ -1048,7 +1308,7 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 		return frame;
 	do {
 		frame = find_or_insert(io->dev, io->table->layer, pos, false,
-				       false);
+				       false, 0);
 		if (!frame || !is_ready(frame)) {
 			start_waiting(io);
 			waits = true;
@@ -1094,8 +1354,10 @@ bool lf_frame_drop(struct lf_frame *frame)
 	lf_store_forget(frame->store, frame->layer, &frame->pos);
 	spin_lock(&frames.lock);
 	mine = !hlist_unhashed(&frame->hash);
-	if (mine)
+	if (mine) {
+		__disown(frame, LF_PREFETCH_WASTED);
 		__unhash(frame);
+	}
 	spin_unlock(&frames.lock);
 	if (mine)
 		lf_frame_put(frame);
@@ -1115,6 +1377,7 @@ void lf_frames_forget(struct lf_layer *layer)
 		list_for_each_entry_safe(frame, next, &layer->frames,
 					 in_layer) {
 			if (frame->state == LF_FRAME_READY) {
+				__disown(frame, LF_STATS);
 				__unhash(frame);
 				list_add(&frame->node, &put);
 			} else {
@@ -1235,6 +1498,7 @@ static void __ready(struct lf_frame *frame)
 {
 	lockdep_assert_held(&frames.lock);
 	list_add_tail(&frame->node, &frames.lru);
+	__landed(frame);
 	if (frame->state == LF_FRAME_SENT)
 		__leave_slot(frame);
 	frame->load = NULL;
@@ -1321,7 +1585,9 @@ static void __answered(struct slot *slot, u32 status, struct list_head *put)
 	if (frame && !status) {
 		trace_lazyframe_filled(frame);
 		__ready(frame);
-		lf_store_offer(frame);
+		if (!lf_store_offer(frame) && frame->owner &&
+		    frame->owner->prefetch.source == LF_PREFETCH_ALL)
+			__disown(frame, LF_STATS);
 	} else if (frame) {
 		__fail(frame, fill_error(status), put);
 	}

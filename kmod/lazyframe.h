@@ -13,6 +13,7 @@
  *	what was written since?		overlay.c, commit.c
  *	what did the host keep?		store.c
  *	who waits, and for whom?	stats.c, histogram.c, trace.h, why.c
+ *	what was read first, and next?	record.c, prefetch.c
  *
  * The life of a read
  * ------------------
@@ -29,6 +30,8 @@
  *	lf_devices_lock (mutex)	the list of active devices
  *	lf_layers_lock (mutex)	the registry of layers and their tables
  *	pool.grow_lock (mutex)	one growth of the decode pool at a time
+ *	lf_record_lock (mutex)		recordings
+ *	prefetch.lock (mutex)		what a device is to fetch ahead of its readers
  *	lf_overlays_lock (mutex)	the overlays and their users
  *	overlay->commit_lock (mutex)	one commit at a time
  *	lf_stores_lock (mutex)		the stores
@@ -97,6 +100,11 @@ enum lf_stat {
 	LF_FRAMES_DEMANDED,	/* frames first asked for by a waiting read */
 	LF_FRAMES_PREFETCHED,	/* frames first asked for by read-ahead */
 	LF_FRAMES_BAD,		/* frames whose bytes did not verify */
+	LF_PREFETCH_BYTES,	/* came, or were waited for: = the next four + unread */
+	LF_PREFETCH_USEFUL,	/* read later, in memory */
+	LF_PREFETCH_LATE,	/* a reader had to wait for them */
+	LF_PREFETCH_WASTED,	/* left memory unread */
+	LF_PREFETCH_STORED,	/* likewise, but the store keeps them */
 	LF_WRITES,		/* writes and zeroings that ended */
 	LF_WRITES_FAILED,	/* of them, with an error */
 	LF_WRITE_BYTES,		/* bytes of those that did not fail */
@@ -304,6 +312,99 @@ int lf_bufio_read(struct dm_bufio_client *bufio, u64 start, void *to,
 
 #define LF_STREAMS	4
 
+/*
+ * Entries of an order in which frames are read: layer (its number in the image)
+ * and U offset of the frame.
+ */
+#define LF_ORDER_MAX		(1U << 20)
+#define LF_ORDER_SHIFT		48
+
+static inline u64 lf_order_entry(u32 layer, u64 upos)
+{
+	return (u64)layer << LF_ORDER_SHIFT | upos;
+}
+
+static inline u32 lf_order_layer(u64 entry)
+{
+	return entry >> LF_ORDER_SHIFT;
+}
+
+static inline u64 lf_order_upos(u64 entry)
+{
+	return entry & (BIT_ULL(LF_ORDER_SHIFT) - 1);
+}
+
+struct lf_record;
+
+/* What a device fetches ahead of its readers. */
+enum lf_prefetch_source {
+	LF_PREFETCH_NONE,
+	LF_PREFETCH_ORDER,	/* frames in a given order */
+	LF_PREFETCH_ALL,	/* all of the image, for the store */
+};
+
+#define LF_CHUNKS	2
+
+/**
+ * struct lf_chunk - frames that were asked for at once
+ * @start: where it began, to go back to
+ * @left: C bytes that are not here yet
+ * @began: ktime_get_ns(), when nothing else kept it waiting any more
+ * @bytes: C bytes of all of it
+ */
+struct lf_chunk {
+	u32 start;
+	u64 left;
+	u64 began;
+	u64 bytes;
+};
+
+/**
+ * struct lf_prefetch - see prefetch.c. L: @lock. F: frames.lock.
+ * @order: entries, @count of @room; freed at the end
+ * @first, @mapped: of LF_PREFETCH_ALL: each layer's first bit, a bit for each
+ *		    frame that the image maps
+ * @next: what is asked for next: of @order, or a bit
+ * @asked: C bytes that were asked for
+ * @rate: C bytes a second, 0 for no limit
+ * @not_before: ktime_get_ns(), by @rate
+ * @size: C bytes of the next chunk
+ * @pass: of LF_PREFETCH_ALL: bytes that this pass asked for
+ * @last: it is the last pass
+ * @replays: an order is being followed: read-ahead would only be in its way
+ * @frames: lf_frame.owned: asked for and not read yet, those of read-ahead too
+ * @unread: C bytes of @frames that are here, but for those that the store has
+ * @lost: the first @start whose frames were given up with their helper
+ * @runs: there is work, and the device is active
+ * @full: no room, until something is read or dropped
+ */
+struct lf_prefetch {
+	struct mutex lock;		/* of those marked L */
+	struct delayed_work work;
+	enum lf_prefetch_source source;	/* L */
+	bool paused;			/* L */
+	bool last;			/* L */
+	bool replays;			/* L; read without */
+	u64 *order;			/* L */
+	u32 room;			/* L */
+	u32 count;			/* L */
+	u32 *first;			/* L */
+	unsigned long *mapped;		/* L */
+	u32 next;			/* L */
+	u32 size;			/* L */
+	u64 asked;			/* L */
+	u64 pass;			/* L */
+	u64 rate;			/* L */
+	u64 not_before;			/* L */
+	struct list_head frames;	/* F */
+	struct lf_chunk chunk[LF_CHUNKS]; /* F */
+	u64 took;			/* F: ns, the last chunk; 0: nothing to learn */
+	u64 unread;			/* F */
+	u32 lost;			/* F */
+	bool runs;			/* F */
+	bool full;			/* F */
+};
+
 enum lf_mode {
 	LF_MODE_RW,
 	LF_MODE_RO,		/* writes fail */
@@ -354,6 +455,9 @@ struct lf_device {
 	bool requeue;			/* F: noflush suspend: give reads back */
 	bool draining;			/* F: flush suspend: reads must end */
 	struct delayed_work expire;
+
+	struct lf_record __rcu *record;	/* lf_record_lock; NULL: none */
+	struct lf_prefetch prefetch;
 
 	spinlock_t stream_lock;		/* of @stream; a leaf */
 	struct lf_stream stream[LF_STREAMS]; /* S: most recent first */
@@ -468,6 +572,64 @@ void lf_image_read(struct lf_io *io, struct bio *to, u64 off,
 
 /* Does the image have anything but zeros in this range? */
 bool lf_image_maps(const struct lf_device *dev, u64 off, u64 bytes);
+
+/*
+ * ----------------------------------------------------------------
+ * record.c
+ * ----------------------------------------------------------------
+ */
+
+/**
+ * lf_record_io - note the frames of a read, while dev->record is there
+ * @layer: number of its layer in the image
+ *
+ * Context: any that may not sleep.
+ */
+void lf_record_io(const struct lf_io *io, u32 layer);
+
+/**
+ * lf_record_message - the messages "record ..."
+ *
+ * Return: 1 with an answer, 0, -EBUSY: one is made already, -ENODATA: none is.
+ */
+int lf_record_message(struct lf_device *dev, unsigned int argc, char **argv,
+		      char *result, unsigned int maxlen);
+int lf_layers_message(struct lf_device *dev, const char *arg, char *result,
+		      unsigned int maxlen);
+/* When no read and no message is left. */
+void lf_record_drop(struct lf_device *dev);
+
+/*
+ * ----------------------------------------------------------------
+ * prefetch.c
+ * ----------------------------------------------------------------
+ */
+
+void lf_prefetch_init(struct lf_device *dev);
+
+/**
+ * lf_prefetch_message - the messages "prefetch ..."
+ */
+int lf_prefetch_message(struct lf_device *dev, unsigned int argc, char **argv,
+			char *result, unsigned int maxlen);
+
+/* The device is active: go on. */
+void lf_prefetch_resume(struct lf_device *dev);
+
+/**
+ * lf_prefetch_suspend - ask for nothing more; on return nothing does
+ */
+void lf_prefetch_suspend(struct lf_device *dev);
+
+/* After lf_prefetch_suspend(): forget all. */
+void lf_prefetch_drop(struct lf_device *dev);
+
+/**
+ * lf_prefetch_kick - something changed that it may wait for
+ *
+ * Context: any; the work is done later.
+ */
+void lf_prefetch_kick(struct lf_device *dev);
 
 /*
  * ----------------------------------------------------------------
@@ -604,9 +766,16 @@ void lf_store_read(struct lf_load *load);
 /**
  * lf_store_offer - a frame arrived: it may be stored, in the background
  *
+ * Return: false: it will not be. Else lf_frame_offered() follows.
  * Context: under frames.lock; the frame is hashed.
  */
-void lf_store_offer(struct lf_frame *frame);
+bool lf_store_offer(struct lf_frame *frame);
+
+/**
+ * lf_store_keeps - as lf_store_has(), for those who do not want the frame
+ */
+bool lf_store_keeps(struct lf_store *store, const struct lf_layer *layer,
+		    const struct lf_frame_pos *pos);
 
 /**
  * lf_store_forget - what was stored of a frame is wrong
@@ -676,6 +845,13 @@ struct lf_frame {
 	u32 codec;			/* I */
 	u32 have;			/* F: bytes of @data that are there */
 	u32 slot;			/* F: valid in SENT */
+	bool unread;			/* F: has an @owner; read without */
+	bool landed;			/* F: of an @owner's: it is here */
+	bool kept;			/* F: of an @owner's: the store has it */
+	bool spared;			/* F: of an @owner's: the LRU hand passed */
+	u8 chunk;			/* F: number + 1 in its @owner; 0: none */
+	struct list_head owned;		/* F: lf_prefetch.frames */
+	struct lf_device *owner;	/* F: for whom nobody waits yet, or NULL */
 	unsigned long since;		/* F: jiffies when first wanted */
 	unsigned int timeout;		/* F: longest of its readers', seconds; 0 none */
 	struct lf_store *store;		/* I: with a reference, or NULL */
@@ -728,6 +904,52 @@ bool lf_frame_drop(struct lf_frame *frame);
  */
 void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 		    u64 from, u64 to, bool prefetch);
+
+/**
+ * lf_frames_batch - what is put on the want list belongs together
+ * @n: 1 before it, -1 behind it
+ */
+void lf_frames_batch(int n);
+
+/**
+ * lf_frame_prefetch - have a frame fetched for which nobody waits
+ * @chunk: of dev->prefetch, begun by lf_chunk_begin()
+ *
+ * Return: 1 it was asked for; 0 there was no need; -ENOTCONN no helper, -ENOMEM.
+ * Context: as lf_frame_get(); lf_frames_post() is to follow.
+ */
+int lf_frame_prefetch(struct lf_device *dev, struct lf_layer_table *table,
+		      const struct lf_frame_pos *pos, unsigned int chunk);
+
+/**
+ * lf_chunk_begin - may more be asked for?
+ * @bytes: so much
+ * @next: where it begins; changed if what was given up is to be asked for first
+ * @took: out: nanoseconds that the last chunk took, 0 if that tells nothing
+ *
+ * Return: number of a chunk, which lf_chunk_end() must follow, or -EBUSY.
+ */
+int lf_chunk_begin(struct lf_device *dev, u64 bytes, u64 limit, u32 *next,
+		   u64 *took);
+void lf_chunk_end(struct lf_device *dev, unsigned int chunk);
+
+/* lf_chunks_reset - what is on its way is no chunk's any more */
+void lf_chunks_reset(struct lf_device *dev, bool runs);
+
+/* C bytes that are on their way, and that are here unread */
+void lf_chunks_read(struct lf_device *dev, u64 *left, u64 *unread);
+
+/**
+ * lf_frames_disown - a device goes: what was only asked for is no longer wanted
+ */
+void lf_frames_disown(struct lf_device *dev);
+
+/**
+ * lf_frame_offered - the store is done with an offer
+ *
+ * Context: process.
+ */
+void lf_frame_offered(struct lf_frame *frame);
 
 /**
  * lf_frames_post - have wanted frames sent, as far as tags and memory go

@@ -62,6 +62,11 @@ STAT_SHOW(read_bytes, LF_READ_BYTES);
 STAT_SHOW(frames_demanded, LF_FRAMES_DEMANDED);
 STAT_SHOW(frames_prefetched, LF_FRAMES_PREFETCHED);
 STAT_SHOW(frames_bad, LF_FRAMES_BAD);
+STAT_SHOW(prefetch_bytes, LF_PREFETCH_BYTES);
+STAT_SHOW(prefetch_useful_bytes, LF_PREFETCH_USEFUL);
+STAT_SHOW(prefetch_late_bytes, LF_PREFETCH_LATE);
+STAT_SHOW(prefetch_wasted_bytes, LF_PREFETCH_WASTED);
+STAT_SHOW(prefetch_stored_bytes, LF_PREFETCH_STORED);
 STAT_SHOW(writes, LF_WRITES);
 STAT_SHOW(writes_failed, LF_WRITES_FAILED);
 STAT_SHOW(write_bytes, LF_WRITE_BYTES);
@@ -116,6 +121,11 @@ static struct attribute *device_attrs[] = {
 	&frames_demanded_attr.attr,
 	&frames_prefetched_attr.attr,
 	&frames_bad_attr.attr,
+	&prefetch_bytes_attr.attr,
+	&prefetch_useful_bytes_attr.attr,
+	&prefetch_late_bytes_attr.attr,
+	&prefetch_wasted_bytes_attr.attr,
+	&prefetch_stored_bytes_attr.attr,
 	&writes_attr.attr,
 	&writes_failed_attr.attr,
 	&write_bytes_attr.attr,

@@ -198,6 +198,19 @@ bool lf_store_has(struct lf_store *store, const struct lf_layer *layer,
 	return has;
 }
 
+bool lf_store_keeps(struct lf_store *store, const struct lf_layer *layer,
+		    const struct lf_frame_pos *pos)
+{
+	bool keeps;
+
+	if (!store)
+		return false;
+	spin_lock(&store->lock);
+	keeps = __find_frame(store, layer, pos) != LF_STORE_NONE;
+	spin_unlock(&store->lock);
+	return keeps;
+}
+
 struct lf_load *lf_load_alloc(void)
 {
 	return mempool_alloc(load_pool, GFP_NOIO);

@@ -569,13 +569,13 @@ static int place_frame(struct lf_store *store, u32 log, u32 sectors,
  * ----------------------------------------------------------------
  */
 
-void lf_store_offer(struct lf_frame *frame)
+bool lf_store_offer(struct lf_frame *frame)
 {
 	struct lf_store *store = frame->store;
 	struct lf_offer *offer;
 
 	if (!store)
-		return;
+		return false;
 	offer = kmalloc(sizeof(*offer), GFP_NOWAIT | __GFP_NOWARN);
 	spin_lock(&store->lock);
 	if (!offer || !store->active || store->mode != LF_STORE_RW ||
@@ -584,7 +584,7 @@ void lf_store_offer(struct lf_frame *frame)
 		__lf_store_count(store, LF_STORE_SKIPPED);
 		spin_unlock(&store->lock);
 		kfree(offer);
-		return;
+		return false;
 	}
 	refcount_inc(&frame->refs);
 	offer->frame = frame;
@@ -594,6 +594,7 @@ void lf_store_offer(struct lf_frame *frame)
 	store->queued += frame->pos.cbytes;
 	mod_delayed_work(lf_store_wq, &store->work, 0);
 	spin_unlock(&store->lock);
+	return true;
 }
 
 /*
@@ -680,6 +681,7 @@ static void put_finish(struct lf_store *store, struct lf_put *put)
 
 static void drop_offer(struct lf_offer *offer)
 {
+	lf_frame_offered(offer->frame);
 	lf_frame_put(offer->frame);
 	kfree(offer);
 }

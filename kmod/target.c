@@ -89,7 +89,7 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
 	stream->next = io->uend;
 	stream->run += io->uend - io->upos;
 	stream->ahead = max(stream->ahead, io->uend);
-	if (stream->run >= STREAM_MIN_RUN &&
+	if (stream->run >= STREAM_MIN_RUN && !READ_ONCE(dev->prefetch.replays) &&
 	    stream->ahead - io->uend <= stream->window / 2) {
 		stream->window = stream->window ? stream->window * 4 :
 						  STREAM_FIRST_WINDOW;
@@ -352,6 +352,8 @@ static void io_place(struct lf_io *io, const struct lf_disk_extent *extent,
 	io->fetched = false;
 	io->refetched = false;
 	INIT_WORK(&io->work, io_work);
+	if (unlikely(rcu_access_pointer(io->dev->record)))
+		lf_record_io(io, le32_to_cpu(extent->layer));
 }
 
 int lf_zero_read(struct lf_io *io, struct bio *bio)
@@ -446,6 +448,7 @@ static void kick_work(struct work_struct *work)
 	mutex_lock(&lf_devices_lock);
 	list_for_each_entry(dev, &lf_devices, node) {
 		lf_device_review(dev);
+		lf_prefetch_kick(dev);
 		dm_table_event(dev->ti->table);
 	}
 	mutex_unlock(&lf_devices_lock);
@@ -713,6 +716,7 @@ static int lf_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	INIT_LIST_HEAD(&dev->node);
 	INIT_DELAYED_WORK(&dev->expire, expire_work);
 	spin_lock_init(&dev->stream_lock);
+	lf_prefetch_init(dev);
 	ti->private = dev;
 
 	dev->stats = alloc_percpu(struct lf_stats);
@@ -759,6 +763,7 @@ static void deactivate(struct lf_device *dev)
 	list_del_init(&dev->node);
 	mutex_unlock(&lf_devices_lock);
 	cancel_delayed_work_sync(&dev->expire);
+	lf_prefetch_suspend(dev);
 	lf_sysfs_remove(dev);
 	if (dev->overlay)
 		lf_overlay_deactivate(dev);
@@ -770,6 +775,8 @@ static void lf_dtr(struct dm_target *ti)
 
 	/* Resumed halfway: another target of the table refused to. */
 	deactivate(dev);
+	lf_prefetch_drop(dev);
+	lf_record_drop(dev);
 	unload(dev);
 	put_devices(dev);
 	free_percpu(dev->stats);
@@ -864,6 +871,7 @@ static int lf_preresume(struct dm_target *ti)
 	list_add_tail(&dev->node, &lf_devices);
 	mutex_unlock(&lf_devices_lock);
 	lf_device_set_suspend(dev, false, false);
+	lf_prefetch_resume(dev);
 	return 0;
 }
 
@@ -982,6 +990,12 @@ static int lf_message(struct dm_target *ti, unsigned int argc, char **argv,
 
 	if (argc == 1 && !strcasecmp(argv[0], "why"))
 		return lf_device_why(dev, result, maxlen);
+	if (argc == 2 && !strcasecmp(argv[0], "layers"))
+		return lf_layers_message(dev, argv[1], result, maxlen);
+	if (argc > 1 && !strcasecmp(argv[0], "record"))
+		return lf_record_message(dev, argc, argv, result, maxlen);
+	if (argc > 1 && !strcasecmp(argv[0], "prefetch"))
+		return lf_prefetch_message(dev, argc, argv, result, maxlen);
 	if (argc == 1 && !strcasecmp(argv[0], "error_if_no_helper")) {
 		WRITE_ONCE(dev->error_if_no_helper, true);
 		err = 0;
