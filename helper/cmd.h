@@ -15,12 +15,14 @@ int cmd_export(int argc, char **argv);
 int cmd_flatten(int argc, char **argv);
 int cmd_format(int argc, char **argv);
 int cmd_gc(int argc, char **argv);
+int cmd_hydrate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_metrics(int argc, char **argv);
 int cmd_seal(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_store_format(int argc, char **argv);
+int cmd_trace(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_why(int argc, char **argv);
 

@@ -6,6 +6,7 @@
 
 #include "cmd.h"
 #include "pair.h"
+#include "replay.h"
 #include "stack.h"
 #include "state.h"
 #include "store.h"
@@ -36,6 +37,8 @@ static const char usage[] =
 	"  --no-helper-timeout SEC    reads fail after waiting so long for lazyframed\n"
 	"  --fetch-timeout SEC        reads fail after waiting so long for their bytes\n"
 	"                             (0: never)\n"
+	"  --prefetch[=TRACE]         fetch what a trace has, before it is read; without\n"
+	"                             a path or URL, the one at URL.trace if there is one\n"
 	"  --help                     this text\n";
 
 struct request {
@@ -46,6 +49,10 @@ struct request {
 	const char *store_path;		/* NULL: no store */
 	const char *sha256;		/* NULL: any header will do */
 	struct store store;
+	const char *trace_path;		/* NULL: beside the header */
+	struct trace trace;
+	bool prefetch;
+	bool has_trace;
 	bool read_only;
 	bool force;
 	bool error_if_no_helper;
@@ -95,6 +102,7 @@ static int parse(int argc, char **argv, struct request *request)
 		{ "cow", required_argument, NULL, 'c' },
 		{ "read-only", no_argument, NULL, 'r' },
 		{ "force", no_argument, NULL, 'F' },
+		{ "prefetch", optional_argument, NULL, 'p' },
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
@@ -127,6 +135,10 @@ static int parse(int argc, char **argv, struct request *request)
 			break;
 		case 'F':
 			request->force = true;
+			break;
+		case 'p':
+			request->prefetch = true;
+			request->trace_path = optarg;
 			break;
 		case 's':
 			request->store_path = optarg;
@@ -469,6 +481,51 @@ static bool known(const struct request *request, const char *meta)
 	return same;
 }
 
+/*
+ * A trace that was named has to be there. Without the one beside the header, which
+ * is an offer, the device is as good, only slower at first.
+ */
+static int load_trace(struct request *request, struct error *e)
+{
+	char *beside = NULL;
+	struct error why = {};
+	int err;
+
+	if (!request->prefetch)
+		return 0;
+	if (request->trace_path) {
+		err = trace_load(request->trace_path, &request->trace, e);
+		request->has_trace = !err;
+		return err;
+	}
+	if (asprintf(&beside, "%s" TRACE_SUFFIX, request->url) < 0)
+		return error_set(e, -ENOMEM, "no memory");
+	err = trace_load(beside, &request->trace, &why);
+	request->has_trace = !err;
+	if (err == -ENOENT)
+		fprintf(stderr,
+			"lazyframe attach: nothing is fetched ahead: there is no %s; lazyframe trace makes one\n",
+			beside);
+	else if (err)
+		fprintf(stderr,
+			"lazyframe attach: nothing is fetched ahead: %s\n",
+			why.text);
+	free(beside);
+	return 0;
+}
+
+/* The device is there: it stays, whatever becomes of this. */
+static void replay(const struct request *request)
+{
+	struct error e = {};
+
+	if (request->has_trace &&
+	    replay_start(request->name, &request->trace, &e) < 0)
+		fprintf(stderr,
+			"lazyframe attach: nothing is fetched ahead: %s\n",
+			e.text);
+}
+
 int cmd_attach(int argc, char **argv)
 {
 	struct request request = {
@@ -498,6 +555,8 @@ int cmd_attach(int argc, char **argv)
 	if (!err && request.cow)
 		err = path_absolute(request.cow, &cow, &e);
 	request.cow = cow;
+	if (!err)
+		err = load_trace(&request, &e);
 	if (!err && !known(&request, meta))
 		err = image_open(request.url, &image, &e);
 	if (!err && image)
@@ -506,11 +565,13 @@ int cmd_attach(int argc, char **argv)
 		err = attach(&request, meta, image, &e);
 	image_free(image);
 	if (!err) {
+		replay(&request);
 		note_helper(&request);
 		printf("/dev/mapper/%s\n", request.name);
 	} else {
 		fprintf(stderr, "lazyframe attach: %s\n", e.text);
 	}
+	trace_free(&request.trace);
 	free(meta);
 	free(cow);
 	return err ? 1 : 0;

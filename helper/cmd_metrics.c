@@ -384,6 +384,16 @@ static const struct family families[] = {
 	  print_own, {
 		{ "frames_demanded", "by=\"demand\"" },
 		{ "frames_prefetched", "by=\"prefetch\"" } } },
+	{ "prefetch_bytes", COUNTER,
+	  "Compressed bytes fetched before anybody waited for them",
+	  print_own, { { "prefetch_bytes", "" } } },
+	{ "prefetch_ended_bytes", COUNTER,
+	  "What became of them: read later (useful), waited for (late), dropped unread (wasted), likewise but stored (stored)",
+	  print_own, {
+		{ "prefetch_useful_bytes", "end=\"useful\"" },
+		{ "prefetch_late_bytes", "end=\"late\"" },
+		{ "prefetch_wasted_bytes", "end=\"wasted\"" },
+		{ "prefetch_stored_bytes", "end=\"stored\"" } } },
 	{ "frames_bad", COUNTER,
 	  "Frames that did not verify",
 	  print_own, { { "frames_bad", "" } } },

@@ -592,7 +592,8 @@ int device_message(const char *name, const char *message, struct error *e)
 
 	err = run_simple(message_task(name, message, e), e);
 	if (err)
-		error_prefix(e, "message \"%s\" to device %s", message, name);
+		error_prefix(e, "message \"%.40s\" to device %s", message,
+			     name);
 	return err;
 }
 

@@ -23,6 +23,8 @@ static const struct {
 	{ "status", cmd_status, "Show a device's state and counters" },
 	{ "why", cmd_why, "Tell what each waiting read waits for" },
 	{ "metrics", cmd_metrics, "Print counters and latencies for Prometheus" },
+	{ "trace", cmd_trace, "Record what is read first, to fetch it ahead next time" },
+	{ "hydrate", cmd_hydrate, "Fetch all of an image into a device's store" },
 	{ "seal", cmd_seal, "Set aside what was written to a device, and begin anew" },
 	{ "export", cmd_export, "Store what was written to a device as a new layer" },
 	{ "check", cmd_check, "Check a device's overlay that is not in use" },
