@@ -177,6 +177,7 @@ def _():
     for metric, stat in (("read_bytes_total", "read_bytes"),
                          ("reads_waiting", "waiting"),
                          ("frames_bad_total", "frames_bad"),
+                         ("prefetch_bytes_total", "prefetch_bytes"),
                          ("commits_total", "commits")):
         assert value(got, metric, device=name) == s[stat], metric
     for metric, stat in (("requests_total", "requests"),

@@ -20,7 +20,7 @@ fuzz()
 
 check "the fuzzers build" make -s -C "$here" OUT="$out"
 check "first inputs are made" "$out/make-corpus" "$out/corpus"
-for name in disk overlay store lz4frame seektable header fill mapping text shared; do
+for name in disk overlay store lz4frame seektable header fill mapping text shared tracefile; do
 	check "no input breaks $name" fuzz $name
 done
 tap_end

@@ -496,6 +496,43 @@ static void make_shared(void)
 	save(&w);
 }
 
+static void put_trace(struct wire *w, uint32_t entries)
+{
+	uint32_t i;
+
+	wire_put(w, "LZYTRACE", 8);
+	wire_u32(w, 1);
+	wire_u32(w, 2);
+	wire_u32(w, entries);
+	wire_u32(w, 1);
+	wire_put(w, "0123456789abcdef", 16);
+	for (i = 0; i < 2; i++) {
+		wire_put(w, i ? "second layer UUID" : "the other's UUID", 16);
+		wire_u64(w, 1 << 20);
+	}
+	for (i = 0; i < entries; i++)
+		wire_u64(w, (uint64_t)(i % 2) << 48 | i << 12);
+	wire_u64(w, 0);
+}
+
+/* The fuzzer makes the sums right where the first byte is not 0. */
+static void make_tracefile(void)
+{
+	uint32_t entries;
+	struct wire w;
+
+	begin("tracefile");
+	for (entries = 0; entries < 30; entries += 7) {
+		w = (struct wire){0};
+		wire_u8(&w, 1);
+		wire_u8(&w, 96 + 8 * entries);
+		wire_u8(&w, (96 + 8 * entries) >> 8);
+		put_trace(&w, entries);
+		put_trace(&w, entries + 1);
+		save(&w);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -515,5 +552,6 @@ int main(int argc, char **argv)
 	make_mapping();
 	make_text();
 	make_shared();
+	make_tracefile();
 	return 0;
 }
