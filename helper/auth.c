@@ -15,10 +15,10 @@
 #define YEAR		(365 * 24 * 3600ULL)
 /* Renewed so long before their end, or a quarter of their life. */
 #define EARLY		300
-/* After a failure: doubled each time */
+/* After a failure, and where what was renewed is refused: doubled each time */
 #define BACKOFF		NSEC
 #define BACKOFF_MAX	(10 * NSEC)
-/* After a refusal, and if nobody accepts what it was renewed to: the next time */
+/* After a refusal, if what it was renewed to never worked: the next time */
 #define PATIENCE	(60 * NSEC)
 /* Servers accept a quarter of an hour; less may be a slow answer. */
 #define SKEW		120
@@ -34,6 +34,7 @@
  * @ends, @due: of @cred, monotonic time
  * @tried: when it was last renewed because of a refusal; 0: since then a server
  *	   has accepted it
+ * @known: some server has accepted what came from here: it will again
  * @not_before: the next attempt
  * @backoff: the next wait after a failure
  * @skew: seconds to add to our clock
@@ -63,6 +64,7 @@ struct auth {
 	time_t skew;
 	bool fresh;
 	bool suspect;
+	bool known;
 	bool failed;
 	bool wanted;
 	bool busy;
@@ -96,7 +98,8 @@ static void take(struct auth *auth, const struct credentials *cred)
 	auth->generation++;
 	auth->suspect = false;
 	auth->failed = false;
-	auth->backoff = BACKOFF;
+	if (!auth->tried)
+		auth->backoff = BACKOFF;
 	/* What ends in a moment is asked for again, but not all the time. */
 	auth->not_before = at + BACKOFF;
 }
@@ -598,6 +601,25 @@ static bool means_expiry(long status, const char *code)
 	return status == 401;
 }
 
+/*
+ * What credentials were renewed to after a refusal is refused, too; auth->lock is
+ * held. Those that never worked are wrong. Those that did are being changed, and
+ * the new ones are not there yet: the thread looks for them until they are.
+ *
+ * Return: is it worth signing once more?
+ */
+static bool refused_again(struct auth *auth)
+{
+	struct error e;
+
+	if (!auth->background || !auth->known)
+		return now() - auth->tried >= PATIENCE;
+	error_set(&e, -EACCES,
+		  "the server says that they have ended, and there are no others yet");
+	note_failure(auth, &e);
+	return true;
+}
+
 /* auth->lock is held. */
 static bool correct_clock(struct auth *auth, const struct auth_signed *sig,
 			  time_t there)
@@ -622,7 +644,7 @@ bool auth_refused(struct auth *auth, const struct auth_signed *sig,
 	again = means_expiry(status, code) || now() >= auth->ends;
 	if (!again || auth->generation != sig->generation)
 		goto out;
-	if (!auth->suspect && auth->tried && now() - auth->tried < PATIENCE) {
+	if (!auth->suspect && auth->tried && !refused_again(auth)) {
 		again = false;
 		goto out;
 	}
@@ -645,7 +667,11 @@ out:
 void auth_accepted(struct auth *auth, const struct auth_signed *sig)
 {
 	pthread_mutex_lock(&auth->lock);
-	if (auth->generation == sig->generation)
+	if (auth->generation == sig->generation) {
+		if (auth->tried)
+			auth->backoff = BACKOFF;
 		auth->tried = 0;
+		auth->known = true;
+	}
 	pthread_mutex_unlock(&auth->lock);
 }

@@ -107,4 +107,28 @@ large()
 [ "${LONG:-0}" = 0 ] ||
 	check "above 1 GiB, the store copies it in parts to tell its size" large
 
+# Devices, in a machine that reaches the gateway and nothing else; keys of its own
+# may be revoked there
+device_image=$tests/../build/images/image/fio
+prepared()
+{
+	local n
+
+	"$tests/prepare-images" &&
+		device=$(lazyframe build -q "$device_image" s3://images/device) &&
+		rgw_admin caps add --uid=me --caps="users=*" >/dev/null || return 1
+	for n in 1 2 3; do
+		rgw_admin key create --uid=me --key-type=s3 --access-key=AKIADEVICE$n \
+			--secret-key=secret/$n >/dev/null 2>&1 || return 1
+	done
+}
+guest()
+{
+	cd "$tests/.." &&
+		"$tests/vm" -k 6.12 -c 1 -p "${rgw##*:}" -- tests/lib/rgw-device.sh \
+			"http://10.0.2.100:${rgw##*:}" "$device" "$device_image" me
+}
+check "an image for devices, and keys" prepared
+tap_take "the machine with the devices ends well" guest
+
 tap_end

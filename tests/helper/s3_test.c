@@ -359,6 +359,25 @@ TEST_F(s3, files_are_read_again_when_keys_end)
 	EXPECT_LE(1, lines(self->rig, "InvalidAccessKeyId"));
 }
 
+/* The old ones end first; until the file has new ones, it is looked at seldom. */
+TEST_F(s3, keys_that_end_before_there_are_new_ones)
+{
+	use_file(self->rig);
+	rig_tell(self->rig, "key OLD old uses=2 code=InvalidAccessKeyId\n");
+	write_file(self->rig, "OLD", "old");
+	rig_go(self->rig);
+	post_frames(self->rig, 2, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	post_frames(self->rig, 4, 30000);
+	run_for(self->rig, 4000);
+	EXPECT_EQ(4, self->rig->open);
+	EXPECT_LE(3, lines(self->rig, "InvalidAccessKeyId"));
+	EXPECT_GE(5 * 4, lines(self->rig, "InvalidAccessKeyId"));
+	write_file(self->rig, "AKIA", "hush");
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+}
+
 /* A broken file is no reason not to start, nor to stay broken. */
 TEST_F(s3, a_file_that_is_wrong_at_the_start)
 {

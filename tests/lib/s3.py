@@ -9,6 +9,8 @@
     s3.py list BUCKET          keys
     s3.py uploads BUCKET       keys of unfinished multipart uploads
     s3.py delete BUCKET KEY
+    s3.py revoke USER KEYID    this key of a user's is no more: of Ceph's gateway, by
+                               somebody who may change users
     s3.py part BUCKET KEY NUMBER   begin an upload, put one empty part, end it
 
 The endpoint is in AWS_ENDPOINT_URL_S3, path style; keys in AWS_ACCESS_KEY_ID and
@@ -82,6 +84,8 @@ def main(what, bucket, *args):
             print(key)
     elif what == 'delete':
         ask('DELETE', f'/{bucket}/{args[0]}')
+    elif what == 'revoke':
+        ask('DELETE', '/admin/user', f'access-key={args[0]}&key=&uid={bucket}')
     elif what == 'part':
         path = f'/{bucket}/{args[0]}'
         _, text = ask('POST', path, 'uploads=')
