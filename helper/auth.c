@@ -34,6 +34,7 @@
  * @ends, @due: of @cred, monotonic time
  * @tried: when it was last renewed because of a refusal; 0: since then a server
  *	   has accepted it
+ * @doubted: when it was last renewed as it may have ended; 0: never
  * @known: some server has accepted what came from here: it will again
  * @not_before: the next attempt
  * @backoff: the next wait after a failure
@@ -59,6 +60,7 @@ struct auth {
 	u64 ends;
 	u64 due;
 	u64 tried;
+	u64 doubted;
 	u64 not_before;
 	u64 backoff;
 	time_t skew;
@@ -602,6 +604,21 @@ static bool means_expiry(long status, const char *code)
 }
 
 /*
+ * Ceph says AccessDenied for a session that has ended, and a file does not say
+ * when that is. Is it worth a look whether there is another by now? auth->lock is
+ * held.
+ */
+static bool may_have_ended(const struct auth *auth,
+			   const struct auth_signed *sig, long status)
+{
+	if (status != 403 || !auth->cred.token || auth->ends != NEVER)
+		return false;
+	if (auth->suspect || auth->generation != sig->generation)
+		return true;
+	return !auth->doubted || now() - auth->doubted >= BACKOFF_MAX;
+}
+
+/*
  * What credentials were renewed to after a refusal is refused, too; auth->lock is
  * held. Those that never worked are wrong. Those that did are being changed, and
  * the new ones are not there yet: the thread looks for them until they are.
@@ -636,20 +653,21 @@ static bool correct_clock(struct auth *auth, const struct auth_signed *sig,
 bool auth_refused(struct auth *auth, const struct auth_signed *sig,
 		  long status, const char *code, time_t date)
 {
-	bool again = true;
+	bool again = true, sure;
 
 	pthread_mutex_lock(&auth->lock);
 	if (auth->kind->words && correct_clock(auth, sig, date))
 		goto out;
-	again = means_expiry(status, code) || now() >= auth->ends;
+	sure = means_expiry(status, code) || now() >= auth->ends;
+	again = sure || may_have_ended(auth, sig, status);
 	if (!again || auth->generation != sig->generation)
 		goto out;
-	if (!auth->suspect && auth->tried && !refused_again(auth)) {
+	if (!auth->suspect && sure && auth->tried && !refused_again(auth)) {
 		again = false;
 		goto out;
 	}
 	if (!auth->suspect)
-		auth->tried = now();
+		*(sure ? &auth->tried : &auth->doubted) = now();
 	auth->suspect = true;
 	if (auth->background) {
 		want(auth);

@@ -378,6 +378,32 @@ TEST_F(s3, keys_that_end_before_there_are_new_ones)
 	EXPECT_EQ(4, ended(self->rig, 4, 0));
 }
 
+/* Ceph does not say that a session has ended; nor is it asked for ever. */
+TEST_F(s3, sessions_that_end_with_a_mere_refusal)
+{
+	static const char text[] =
+		"[default]\naws_access_key_id=%s\naws_secret_access_key=%s\n"
+		"aws_session_token=%s\n";
+
+	use_file(self->rig);
+	rig_tell(self->rig, "key OLD old token=one uses=2 code=AccessDenied\n"
+			    "key NEW new token=two\n");
+	write_text(self->rig, "keys", text, "OLD", "old", "one");
+	rig_go(self->rig);
+	post_frames(self->rig, 2, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	write_text(self->rig, "keys", text, "NEW", "new", "two");
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+	EXPECT_LE(1, lines(self->rig, "AccessDenied"));
+	rig_tell(self->rig, "forget\ndeny AccessDenied\n");
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, EACCES));
+	EXPECT_GE(8, lines(self->rig, "AccessDenied"));
+}
+
 /* A broken file is no reason not to start, nor to stay broken. */
 TEST_F(s3, a_file_that_is_wrong_at_the_start)
 {
