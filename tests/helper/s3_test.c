@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../../helper/http.h"
+#include "../../helper/log.h"
 #include "../../helper/s3put.h"
 #include "kselftest_harness.h"
 #include "rig.h"
@@ -584,6 +585,79 @@ TEST_F(s3, no_other_origin_gets_the_token)
 	ASSERT_EQ(0, rig_run(self->rig));
 	EXPECT_EQ(1, ended(self->rig, 1, EACCES));
 	EXPECT_EQ(1, lines(self->rig, " 403 AccessDenied -"));
+}
+
+/* What is logged goes to rig->dir/log, until log_end() */
+static int log_begin(const struct rig *rig)
+{
+	int saved = dup(STDERR_FILENO), fd;
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/log", rig->dir);
+	fd = open(path, O_CREAT | O_RDWR | O_TRUNC | O_CLOEXEC, 0600);
+	if (saved < 0 || fd < 0 || dup2(fd, STDERR_FILENO) < 0)
+		abort();
+	close(fd);
+	return saved;
+}
+
+static char *log_end(int saved)
+{
+	static char text[1 << 20];
+	ssize_t n = pread(STDERR_FILENO, text, sizeof(text) - 1, 0);
+
+	text[n > 0 ? n : 0] = 0;
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	fputs(text, stderr);
+	return text;
+}
+
+/*
+ * The most that there is to say, about a server that says all it likes: a redirect
+ * with a password, a code with what moves a terminal's cursor.
+ */
+TEST_F(s3, a_verbose_log_shows_no_secret)
+{
+	static const char *const secret[] = {
+		"uthorization", "ignature", "very-hush", "sess-very", "tok-very",
+		"amz-", "AKIA", "me:pass-very", "pass-very", "Location",
+	};
+	struct rig *rig = self->rig;
+	const char *text, *p;
+	int saved;
+	size_t i;
+
+	setenv("VERBOSE", "1", 1);
+	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "very-hush", 1);
+	setenv("AWS_SESSION_TOKEN", "sess-very", 1);
+	rig_tell(rig, "key AKIA very-hush token=sess-very\nbearer tok-very\n");
+	rig_layer(rig, 2, "s3://bucket/an%20object+", OBJECT_BYTES, "");
+	use_origin(rig, "127.0.0.1", "127.0.0.1", "bearer_file");
+	write_text(rig, "secret", "tok-very\n");
+	saved = log_begin(rig);
+	log_init(1);
+	rig_go(rig);
+	post_frames(rig, 2, 20000);
+	rig_post(rig, 8, 2, 0, FRAME, 0, 0, 20000);
+	i = rig_run(rig);
+	rig_tell(rig, "redirect http://me:pass-very@localhost:%d\n", rig->port);
+	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
+	i += rig_run(rig);
+	rig_tell(rig, "redirect\ndeny Access\033[2JDenied\177\n");
+	rig_post(rig, 8, 2, 0, FRAME, 0, 0, 20000);
+	i += rig_run(rig);
+	text = log_end(saved);
+	log_init(0);
+	unsetenv("VERBOSE");
+	EXPECT_EQ(0, i);
+	EXPECT_NE(NULL, strstr(text, "libcurl: "));
+	EXPECT_NE(NULL, strstr(text, "403, Access?[2JDenied"));
+	for (i = 0; i < ARRAY_SIZE(secret); i++)
+		EXPECT_EQ(NULL, strstr(text, secret[i]));
+	for (p = text; *p; p++)
+		EXPECT_EQ(true, *p == '\n' || ((u8)*p >= ' ' && *p != 0x7f));
 }
 
 /* What the store has as the object's uncompressed-size */

@@ -18,7 +18,7 @@
 static const char setup[] =
 "cd %s && umask 077 &&"
 "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-" -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout key"
+" -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1,DNS:localhost -keyout key"
 " -out cert 2>/dev/null &&"
 "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
 " -subj /CN=other -keyout key2 -out other 2>/dev/null &&"
@@ -298,6 +298,29 @@ TEST_F(tls, a_client_with_the_wrong_certificate)
 		rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
 		ASSERT_EQ(0, rig_run(rig));
 	}
+}
+
+/* Whoever a redirect leads to shall not see who asks: it is not followed. */
+TEST_F(tls, a_redirect_does_not_get_the_certificate)
+{
+	struct rig *rig = self->rig;
+	char command[512], cafile[128];
+	int lines;
+
+	snprintf(command, sizeof(command),
+		 "cd %s && sed -i 's,root .;,root .; if ($host = 127.0.0.1) { return 302 https://localhost:%d/object; },' nginx.conf",
+		 rig->dir, self->port);
+	ASSERT_EQ(0, system(command));
+	want_clients(rig, &self->nginx, self->port);
+	use_certificate(rig, self->port, "other", "key2");
+	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
+	rig->cafile = cafile;
+	rig_go(rig);
+	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 1000);
+	ASSERT_EQ(0, rig_run(rig));
+	EXPECT_NE(0, rig->tag[0].status);
+	EXPECT_EQ(0, connections(rig, *variant->protocol ? "HTTP/2.0" :
+				 "HTTP/1.1", &lines));
 }
 
 /* Lines of the proxy's log that begin with this */
