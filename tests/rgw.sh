@@ -10,7 +10,8 @@
 #	rgw_user ID KEY SECRET	somebody who may make buckets
 #	rgw_may_session USER	who has the keys in the environment may begin sessions
 #	rgw_session		ID, secret and token of one, for a quarter of an hour
-#	rgw_again ENV...	another gateway in the place of the first
+#	rgw_again [ENV]...	another gateway in the place of the first
+#	$rgw_sts		that gives sessions; it says AccessDenied to wrong keys, too
 #	rgw_stop
 
 PATH=$PATH:/usr/sbin
@@ -34,6 +35,7 @@ s.bind(("127.0.0.1", 0))
 print(s.getsockname()[1])'
 }
 
+rgw_sts=CEPH_ARGS=--rgw_s3_auth_use_sts=true
 rgw_pids=()
 # in_background NAME CMD...: a daemon that stays ours
 in_background()
@@ -100,7 +102,6 @@ rgw_start()
 	rgw enable usage log = false
 	rgw run sync thread = false
 	rgw data = $rgw_dir
-	rgw s3 auth use sts = true
 	rgw sts key = sixteen-letters.
 	END
 	ceph-authtool -C "$rgw_dir/mon.keyring" -g -n mon. --cap mon 'allow *' &&
