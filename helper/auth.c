@@ -15,10 +15,10 @@
 #define YEAR		(365 * 24 * 3600ULL)
 /* Renewed so long before their end, or a quarter of their life. */
 #define EARLY		300
-/* After a failure: doubled each time */
+/* After a failure, and where what was renewed is refused: doubled each time */
 #define BACKOFF		NSEC
 #define BACKOFF_MAX	(10 * NSEC)
-/* After a refusal, and if nobody accepts what it was renewed to: the next time */
+/* After a refusal, if what it was renewed to never worked: the next time */
 #define PATIENCE	(60 * NSEC)
 /* Servers accept a quarter of an hour; less may be a slow answer. */
 #define SKEW		120
@@ -34,6 +34,8 @@
  * @ends, @due: of @cred, monotonic time
  * @tried: when it was last renewed because of a refusal; 0: since then a server
  *	   has accepted it
+ * @doubted: when it was last renewed as it may have ended; 0: never
+ * @known: some server has accepted what came from here: it will again
  * @not_before: the next attempt
  * @backoff: the next wait after a failure
  * @skew: seconds to add to our clock
@@ -58,11 +60,13 @@ struct auth {
 	u64 ends;
 	u64 due;
 	u64 tried;
+	u64 doubted;
 	u64 not_before;
 	u64 backoff;
 	time_t skew;
 	bool fresh;
 	bool suspect;
+	bool known;
 	bool failed;
 	bool wanted;
 	bool busy;
@@ -96,7 +100,8 @@ static void take(struct auth *auth, const struct credentials *cred)
 	auth->generation++;
 	auth->suspect = false;
 	auth->failed = false;
-	auth->backoff = BACKOFF;
+	if (!auth->tried)
+		auth->backoff = BACKOFF;
 	/* What ends in a moment is asked for again, but not all the time. */
 	auth->not_before = at + BACKOFF;
 }
@@ -598,6 +603,40 @@ static bool means_expiry(long status, const char *code)
 	return status == 401;
 }
 
+/*
+ * Ceph says AccessDenied for a session that has ended, and a file does not say
+ * when that is. Is it worth a look whether there is another by now? auth->lock is
+ * held.
+ */
+static bool may_have_ended(const struct auth *auth,
+			   const struct auth_signed *sig, long status)
+{
+	if (status != 403 || !auth->cred.token || auth->ends != NEVER)
+		return false;
+	if (auth->suspect || auth->generation != sig->generation)
+		return true;
+	return !auth->doubted || now() - auth->doubted >= BACKOFF_MAX;
+}
+
+/*
+ * What credentials were renewed to after a refusal is refused, too; auth->lock is
+ * held. Those that never worked are wrong. Those that did are being changed, and
+ * the new ones are not there yet: the thread looks for them until they are.
+ *
+ * Return: is it worth signing once more?
+ */
+static bool refused_again(struct auth *auth)
+{
+	struct error e;
+
+	if (!auth->background || !auth->known)
+		return now() - auth->tried >= PATIENCE;
+	error_set(&e, -EACCES,
+		  "the server says that they have ended, and there are no others yet");
+	note_failure(auth, &e);
+	return true;
+}
+
 /* auth->lock is held. */
 static bool correct_clock(struct auth *auth, const struct auth_signed *sig,
 			  time_t there)
@@ -614,20 +653,21 @@ static bool correct_clock(struct auth *auth, const struct auth_signed *sig,
 bool auth_refused(struct auth *auth, const struct auth_signed *sig,
 		  long status, const char *code, time_t date)
 {
-	bool again = true;
+	bool again = true, sure;
 
 	pthread_mutex_lock(&auth->lock);
 	if (auth->kind->words && correct_clock(auth, sig, date))
 		goto out;
-	again = means_expiry(status, code) || now() >= auth->ends;
+	sure = means_expiry(status, code) || now() >= auth->ends;
+	again = sure || may_have_ended(auth, sig, status);
 	if (!again || auth->generation != sig->generation)
 		goto out;
-	if (!auth->suspect && auth->tried && now() - auth->tried < PATIENCE) {
+	if (!auth->suspect && sure && auth->tried && !refused_again(auth)) {
 		again = false;
 		goto out;
 	}
 	if (!auth->suspect)
-		auth->tried = now();
+		*(sure ? &auth->tried : &auth->doubted) = now();
 	auth->suspect = true;
 	if (auth->background) {
 		want(auth);
@@ -645,7 +685,11 @@ out:
 void auth_accepted(struct auth *auth, const struct auth_signed *sig)
 {
 	pthread_mutex_lock(&auth->lock);
-	if (auth->generation == sig->generation)
+	if (auth->generation == sig->generation) {
+		if (auth->tried)
+			auth->backoff = BACKOFF;
 		auth->tried = 0;
+		auth->known = true;
+	}
 	pthread_mutex_unlock(&auth->lock);
 }

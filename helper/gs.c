@@ -255,6 +255,10 @@ int gs_load(struct gs **result, secret_warn *warn, struct error *e)
 		gs_free(gs);
 		return err;
 	}
+	/* An HMAC key stays here. */
+	if (gs->source != GS_KEYS && gs->source != GS_NONE)
+		web_tell(warn, gs->endpoint,
+			 "the access token that STORAGE_EMULATOR_HOST is sent");
 	*result = gs;
 	return 0;
 }

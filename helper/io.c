@@ -81,6 +81,43 @@ void io_forget(int fd)
 		ioctl(fd, BLKFLSBUF, 0);
 }
 
+int io_open(const char *path, struct stat *st)
+{
+	int fd, err = 0;
+
+	/* A FIFO must not keep open() waiting for its other end. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, st))
+		err = -errno;
+	else if (!S_ISREG(st->st_mode))
+		err = S_ISDIR(st->st_mode) ? -EISDIR : -EINVAL;
+	if (!err)
+		return fd;
+	close(fd);
+	return err;
+}
+
+ssize_t io_read_all(int fd, void *buf, size_t room)
+{
+	size_t have = 0;
+	char *p = buf;
+	ssize_t n;
+
+	while (have < room) {
+		n = read(fd, p + have, room - have);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (!n)
+			return have;
+		have += n;
+	}
+	return -E2BIG;
+}
+
 int io_bytes(int fd, u64 *bytes)
 {
 	struct stat st;

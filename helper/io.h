@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Whole reads and writes at an offset, and sizes, of files and block devices.
+ * Whole reads and writes, and sizes, of files and block devices.
  */
 #ifndef LF_IO_H
 #define LF_IO_H
+
+#include <sys/stat.h>
 
 #include "../kmod/pure.h"
 
@@ -28,6 +30,22 @@ int io_zero(int fd, u64 off, u64 len);
  * cache may have written
  */
 void io_forget(int fd);
+
+/**
+ * io_open - a regular file, for reading, without waiting
+ * @st: out
+ *
+ * Return: a file descriptor; -EISDIR or -EINVAL: it is no regular file
+ */
+int io_open(const char *path, struct stat *st);
+
+/**
+ * io_read_all - read a file to its end, whatever its size is said to be: files of
+ * /proc and /sys have none
+ *
+ * Return: bytes, fewer than @room; -E2BIG: it has more
+ */
+ssize_t io_read_all(int fd, void *buf, size_t room);
 
 /**
  * io_bytes - size of a regular file or block device

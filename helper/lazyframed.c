@@ -557,10 +557,9 @@ out:
 		log_info("frames%s", shared_text(&d, text, sizeof(text)));
 		shared_free(d.shared);
 	}
-	if (d.http)
-		http_free(d.http);
-	if (d.file)
-		file_free(d.file);
-	loop_exit(&d.loop);
-	return status;
+	/*
+	 * All else ends with the process; so do threads that wait for a disk that
+	 * does not answer, with credentials or an object on it.
+	 */
+	_exit(status);
 }

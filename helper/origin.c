@@ -193,14 +193,8 @@ static int origin_load(const char *name, void **conf, secret_warn *warn,
 		origin_unload(o);
 		return err;
 	}
-	if ((o->bearer || o->header) && warn && !web_safe(name)) {
-		char why[512];
-
-		snprintf(why, sizeof(why),
-			 "%s: what bearer_file or header_file hold can be read on the way; use https://",
-			 name);
-		warn(why);
-	}
+	if (o->bearer || o->header)
+		web_tell(warn, name, "what bearer_file or header_file hold");
 	*conf = o;
 	return 0;
 }

@@ -23,27 +23,28 @@ static bool is_url(const char *where)
 static int read_path(const char *path, void **data, size_t *bytes,
 		     struct error *e)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err;
-	u64 size = 0;
+	struct stat st;
+	int fd, err = 0;
+	ssize_t n;
 
 	*data = NULL;
+	fd = io_open(path, &st);
 	if (fd < 0)
-		return error_set(e, -errno, "%s: %m", path);
-	err = io_bytes(fd, &size);
-	if (!err && size > TRACE_MAX_BYTES)
+		return error_set(e, fd, "%s: %s", path, strerror(-fd));
+	if (st.st_size > (off_t)TRACE_MAX_BYTES)
 		err = -EFBIG;
 	if (!err) {
-		*data = malloc(size + 1);
-		err = *data ? io_pread(fd, *data, size, 0) : -ENOMEM;
+		*data = malloc(st.st_size + 1);
+		n = *data ? io_read_all(fd, *data, st.st_size + 1) : -ENOMEM;
+		err = n < 0 ? n : 0;
+		*bytes = n;
 	}
 	close(fd);
-	*bytes = size;
 	if (!err)
 		return 0;
 	free(*data);
 	*data = NULL;
-	return error_set(e, err, "%s: %s", path, err == -ENOTBLK ?
-			 "not a file" : strerror(-err));
+	return error_set(e, err, "%s: %s", path, strerror(-err));
 }
 
 int trace_load(const char *where, struct trace *trace, struct error *e)

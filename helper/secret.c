@@ -3,12 +3,13 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "io.h"
 
 #define MAX_BYTES	(256 << 10)
 
@@ -25,26 +26,6 @@ void secret_hide(void)
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-/* Read by its end, not by its size: files of /proc and /sys have none. */
-static ssize_t read_all(int fd, char *text, size_t room)
-{
-	size_t have = 0;
-	ssize_t n;
-
-	while (have < room) {
-		n = read(fd, text + have, room - have);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		if (!n)
-			return have;
-		have += n;
-	}
-	errno = E2BIG;
-	return -1;
-}
-
 /*
  * What another user owns is read here because its group, or an access list whose
  * mask shows as the group's mode, was meant to let that happen.
@@ -58,25 +39,24 @@ static bool others_read(const struct stat *st)
 
 char *secret_read(const char *path, bool *shared)
 {
-	char *text = NULL, *small;
+	char *text, *small;
 	struct stat st;
 	ssize_t len;
-	int fd, err;
+	int fd;
 
-	/* O_NONBLOCK: a FIFO must not keep open() waiting. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
+	fd = io_open(path, &st);
+	if (fd < 0) {
+		errno = -fd;
 		return NULL;
-	if (fstat(fd, &st))
-		goto fail;
-	errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-	if (!S_ISREG(st.st_mode))
-		goto fail;
+	}
 	text = malloc(MAX_BYTES);
-	len = text ? read_all(fd, text, MAX_BYTES) : -1;
-	if (len < 0)
-		goto fail;
+	len = text ? io_read_all(fd, text, MAX_BYTES) : -ENOMEM;
 	close(fd);
+	if (len < 0) {
+		free(text);
+		errno = -len;
+		return NULL;
+	}
 	while (len && isspace((unsigned char)text[len - 1]))
 		len--;
 	text[len] = 0;
@@ -84,12 +64,6 @@ char *secret_read(const char *path, bool *shared)
 		*shared = others_read(&st);
 	small = realloc(text, len + 1);
 	return small ? small : text;
-fail:
-	err = errno;
-	free(text);
-	close(fd);
-	errno = err;
-	return NULL;
 }
 
 void secret_tell(secret_warn *warn, const char *path)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "tls.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+#include "io.h"
 
 #define CAFILE_MAX	(16 << 20)
 
@@ -23,55 +23,39 @@ const char *tls_cafile(const char *option)
 	return option;
 }
 
-static ssize_t read_all(int fd, char *data, size_t bytes)
-{
-	size_t have = 0;
-	ssize_t n = 1;
-
-	while (have < bytes && n) {
-		n = read(fd, data + have, bytes - have);
-		if (n < 0 && errno != EINTR)
-			return -1;
-		have += n > 0 ? n : 0;
-	}
-	return have;
-}
-
 int tls_load(struct tls *tls, const char *path, struct error *e)
 {
 	struct stat st;
 	char *data = NULL;
-	ssize_t n;
-	int fd, err;
+	ssize_t n = 0;
+	int fd;
 
 	memset(tls, 0, sizeof(*tls));
 	tls->system = !path;
 	if (!path)
 		return 0;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st))
-		goto fail;
-	errno = EFBIG;
-	if (!S_ISREG(st.st_mode) || st.st_size > CAFILE_MAX)
-		goto fail;
-	data = malloc(st.st_size + 1);
-	n = data ? read_all(fd, data, st.st_size) : -1;
-	if (n < 0)
-		goto fail;
-	close(fd);
+	fd = io_open(path, &st);
+	if (fd < 0)
+		n = fd;
+	else if (st.st_size > CAFILE_MAX)
+		n = -EFBIG;
+	else
+		data = malloc(st.st_size + 1);
+	if (!n)
+		n = data ? io_read_all(fd, data, st.st_size + 1) : -ENOMEM;
+	if (fd >= 0)
+		close(fd);
+	if (n < 0) {
+		free(data);
+		return error_set(e, n, "%s: cannot read certificate authorities: %s",
+				 path, strerror(-n));
+	}
 	tls->authorities = (struct curl_blob){
 		.data = data,
 		.len = n,
 		.flags = CURL_BLOB_NOCOPY,
 	};
 	return 0;
-fail:
-	err = error_set(e, -errno,
-			"%s: cannot read certificate authorities: %m", path);
-	free(data);
-	if (fd >= 0)
-		close(fd);
-	return err;
 }
 
 void tls_free(struct tls *tls)

@@ -68,6 +68,17 @@ bool web_safe(const char *url)
 	return false;
 }
 
+void web_tell(secret_warn *warn, const char *url, const char *what)
+{
+	char text[512];
+
+	if (!warn || web_safe(url))
+		return;
+	snprintf(text, sizeof(text), "%s: %s can be read on the way; use https://",
+		 url, what);
+	warn(text);
+}
+
 /* Scheme, host and path: what may be shown */
 static int shown(const char *url)
 {

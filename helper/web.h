@@ -69,6 +69,13 @@ int web_ask(const struct web *web, const struct web_request *req,
 bool web_safe(const char *url);
 
 /**
+ * web_tell - @warn, if it is not NULL, that what goes to @url can be read on the
+ * way, unless web_safe()
+ * @what: that goes there, and where that is said
+ */
+void web_tell(secret_warn *warn, const char *url, const char *what);
+
+/**
  * web_pause - before attempt number @number, counted from 0, which has none
  */
 void web_pause(unsigned int number);

@@ -33,6 +33,39 @@ def _():
     hand.none(0.1)
 
 
+@test("two processors that want it at the same moment, again and again: one each time")
+def _():
+    frames = 256
+    layer = layer_of(rng.randbytes(frames * 4 * KIB), NONE, 4 * KIB)
+    device = Device([layer])
+    server = Server(layer)
+    order = rng.sample(range(frames), frames)
+    at = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+
+    def race(me):
+        mine, other = me * mmap.PAGESIZE, (1 - me) * mmap.PAGESIZE
+        try:
+            for n, frame in enumerate(order, 1):
+                at[mine] = n % 256
+                while at[other] not in (n % 256, (n + 1) % 256):
+                    pass
+                assert device.read(frame * 4 * KIB, 4 * KIB)
+            at[mine] = (frames + 1) % 256
+            os._exit(0)
+        finally:
+            os._exit(1)
+
+    device.fd()
+    children = []
+    for me in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            race(me)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert len(server.log) == frames, len(server.log)
+    assert device.stat("frames_demanded") == frames, device.stats()
+
+
 @test("a frame is decoded for readers, not fetched for them, once it is there")
 def _():
     layer = layer_of(content, LZ4, 64 * KIB)

@@ -262,6 +262,29 @@ for codec in (NONE, ZSTD, LZ4):
         device.check()
 
 
+@test("what was refused is asked for anew, until it has come right")
+def _():
+    victim = layer_of(rng.randbytes(64 * KIB), ZSTD, 16 * KIB)
+    device = Device([victim])
+    asked = []
+
+    def reply(server, r):
+        asked.append(bool(r.flags & Request.AGAIN))
+        data = server.data(r)
+        if len(asked) == 1:
+            server.helper.fill(r, spoil(data, len(data) // 2))
+        elif len(asked) == 2:
+            server.helper.fill(r, status=errno.ENOENT)
+        else:
+            server.helper.fill(r, data)
+    Server(victim, reply=reply)
+    # the second request says so; so does the one after it, as that one failed
+    Reader(device, 0, 4096).bad(errno.EIO)
+    device.check(0, 4096)
+    device.check(16 * KIB, 4096)
+    assert asked == [False, True, True, False], asked
+
+
 @test("what is wrong is named in the kernel's log")
 def _():
     device = Device([layer])

@@ -101,6 +101,7 @@ check "the unit is the installed one, and systemd knows each line of it" eval '
 	[ "$(property FragmentPath)" = $prefix/lib/systemd/system/lazyframed.service ] &&
 	! log_since_start | grep -F lazyframed.service:'
 pid=$(main)
+fed=$(property WatchdogTimestampMonotonic)
 # bare: the daemon is its own user, without a capability, for good
 bare()
 {
@@ -138,6 +139,9 @@ check "through S3, with a copy of root's keys" eval '
 	attach f "s3://store/$odd" && same f "$images/image/odd" && detach f ||
 	! tail "$tap_dir/helper.log"'
 check "nothing is said against the copy" eval '! log_has "holds secrets"'
+
+feeds() { [ "$(property WatchdogTimestampMonotonic)" -gt "$fed" ] && [ "$(main)" = "$pid" ]; }
+check "the watchdog hears of it, and leaves it alone" until_true feeds
 
 echo 1 >/sys/module/lazyframe/parameters/cache_mib
 control "shape rate=4000000"

@@ -62,14 +62,12 @@ helper_kill
 
 # In a file
 unset AWS_CONTAINER_CREDENTIALS_FULL_URI AWS_CONTAINER_AUTHORIZATION_TOKEN
-mkdir -p "$HOME/.aws"
-keys() { printf '[default]\naws_access_key_id=%s\naws_secret_access_key=%s\n' "$@" >"$HOME/.aws/credentials"; }
-keys AKIATEST not/right
+s3_key_file AKIATEST not/right
 check "the helper with keys in a file" helper_start
 check "it warns of who may read it" until_true grep -q "credentials: holds secrets" "$tap_dir/helper.log"
 check "wrong ones" says 1 "error reading" \
 	dd if=/dev/mapper/s of=/dev/null bs=4k count=1 skip=1500 iflag=direct status=none
-keys AKIATEST very/secret+key
+s3_key_file AKIATEST very/secret+key
 kill -HUP $helper_pid
 check "right ones, and SIGHUP" until_true block 1500
 

@@ -8,6 +8,10 @@
 #				$rgw is its endpoint
 #	rgw_admin WORD...	radosgw-admin
 #	rgw_user ID KEY SECRET	somebody who may make buckets
+#	rgw_may_session USER	who has the keys in the environment may begin sessions
+#	rgw_session		ID, secret and token of one, for a quarter of an hour
+#	rgw_again [ENV]...	another gateway in the place of the first
+#	$rgw_sts		that gives sessions; it says AccessDenied to wrong keys, too
 #	rgw_stop
 
 PATH=$PATH:/usr/sbin
@@ -31,6 +35,7 @@ s.bind(("127.0.0.1", 0))
 print(s.getsockname()[1])'
 }
 
+rgw_sts=CEPH_ARGS=--rgw_s3_auth_use_sts=true
 rgw_pids=()
 # in_background NAME CMD...: a daemon that stays ours
 in_background()
@@ -97,6 +102,7 @@ rgw_start()
 	rgw enable usage log = false
 	rgw run sync thread = false
 	rgw data = $rgw_dir
+	rgw sts key = sixteen-letters.
 	END
 	ceph-authtool -C "$rgw_dir/mon.keyring" -g -n mon. --cap mon 'allow *' &&
 		ceph-authtool -C "$rgw_dir/admin.keyring" -g -n client.admin \
@@ -121,7 +127,13 @@ rgw_start()
 		ceph_do osd crush add osd.0 1 root=default host=here || return 1
 	in_background mgr ceph-mgr -c "$rgw_dir/ceph.conf" -i a
 	in_background osd ceph-osd -c "$rgw_dir/ceph.conf" -i 0
-	in_background rgw radosgw -c "$rgw_dir/ceph.conf" -n client.rgw
+	rgw_gateway
+}
+
+# The last of rgw_pids
+rgw_gateway()
+{
+	in_background rgw "$@" radosgw -c "$rgw_dir/ceph.conf" -n client.rgw
 	curl -s -o /dev/null --retry 60 --retry-delay 1 --retry-all-errors \
 		--retry-max-time 90 "$rgw/"
 }
@@ -130,6 +142,30 @@ rgw_user()
 {
 	rgw_admin user create --uid="$1" --display-name="$1" --access-key="$2" \
 		--secret-key="$3" >/dev/null 2>&1
+}
+
+# A policy has to allow them, and somebody to write policies.
+rgw_may_session()
+{
+	rgw_admin caps add --uid="$1" --caps="user-policy=*" >/dev/null &&
+		python3 "$tests/lib/s3.py" ask iam Action=PutUserPolicy UserName="$1" \
+			PolicyName=sessions 'PolicyDocument={"Version": "2012-10-17",
+			"Statement": [{"Effect": "Allow", "Action": ["sts:*"], "Resource": ["*"]}]}'
+}
+
+rgw_session()
+{
+	python3 "$tests/lib/s3.py" ask sts Action=GetSessionToken DurationSeconds=900 |
+		sed -n -E 's,.*<AccessKeyId>(.*)</AccessKeyId>.*<SecretAccessKey>(.*)</SecretAccessKey>.*<SessionToken>(.*)</SessionToken>.*,\1 \2 \3,p'
+}
+
+rgw_again()
+{
+	local last=${#rgw_pids[@]}
+
+	kill -9 "${rgw_pids[last - 1]}"
+	unset "rgw_pids[last - 1]"
+	rgw_gateway env "$@"
 }
 
 rgw_stop()

@@ -7,6 +7,7 @@
 #	s3_control COMMAND...	see tests/s3-server
 #	s3_log [PATTERN]	what it answered
 #	s3_keys, s3_no_keys	the environment has keys, or not
+#	s3_key_file ID SECRET [TOKEN]	~/.aws/credentials has them
 
 . "$tests/http.sh"
 unset "${!AWS_@}" "${!GOOGLE_@}" "${!CLOUDSDK_@}" "${!GS_@}" "${!GCE_@}" "${!LAZYFRAME_H@}"
@@ -56,3 +57,15 @@ s3_keys()
 }
 
 s3_no_keys() { unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN; }
+
+# Whole at any time, as those who renew such files do it
+s3_key_file()
+{
+	local file=$HOME/.aws/credentials
+
+	mkdir -p "${file%/*}"
+	printf '[default]\naws_access_key_id=%s\naws_secret_access_key=%s\n' "$1" "$2" \
+		>"$file.new" || return 1
+	[ -z "${3:-}" ] || echo "aws_session_token=$3" >>"$file.new"
+	mv "$file.new" "$file"
+}

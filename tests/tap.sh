@@ -53,6 +53,27 @@ says()
 		{ echo "stderr lacks: $words"; return 1; }
 }
 
+# tap_take NAME CMD...: the points that CMD makes are this script's own; one more,
+# NAME, is its status
+tap_take()
+{
+	local name=$1 line status
+
+	shift
+	"$@" >"$tap_dir/take" 2>"$tap_dir/take.err"
+	status=$?
+	while IFS= read -r line; do
+		case $line in
+		"ok "* | "not ok "*)
+			tap_count=$((tap_count + 1))
+			sed -E "s/^(ok|not ok) [0-9]+/\\1 $tap_count/" <<<"$line"
+			[ "${line%% *}" = ok ] || tap_failed=$((tap_failed + 1)) ;;
+		"#"*)	echo "$line" ;;
+		esac
+	done <"$tap_dir/take"
+	check "$name" eval 'cat "$tap_dir/take.err"; [ '$status' = 0 ]'
+}
+
 tap_end()
 {
 	echo "1..$tap_count"

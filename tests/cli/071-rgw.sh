@@ -107,4 +107,61 @@ large()
 [ "${LONG:-0}" = 0 ] ||
 	check "above 1 GiB, the store copies it in parts to tell its size" large
 
+# Sessions: keys that end
+with_session() { env AWS_ACCESS_KEY_ID=$1 AWS_SECRET_ACCESS_KEY=$2 AWS_SESSION_TOKEN=$3 "${@:4}"; }
+check "sessions are allowed" eval 'rgw_again $rgw_sts && rgw_may_session me'
+check "a session" eval 'session=$(rgw_session) && [ "$session" ] && s3_key_file $session'
+check "it writes" eval 'with_session $session lazyframe build -q image s3://images/session >out'
+check "it reads" with_session $session lazyframe verify -q "$(cat out)"
+check "but not without its token" says 1 "the server says 403" \
+	with_session ${session% *} "" lazyframe verify "$(cat out)"
+# The clock goes on by more than its time in the middle of a read
+mkfifo half go
+ended()
+{
+	env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY "$fetch" s3://images/session/object \
+		"AWS_ACCESS_KEY_ID=AKIARGW AWS_SECRET_ACCESS_KEY=rgw/secret+1 \
+		 python3 $tests/lib/s3.py put images session/object" \
+		"echo >half; read word <go; [ \$word = on ]" >fetched 2>&1 &
+	fetcher=$!
+	read -r <half
+	if rgw_again $rgw_sts SKEW=1000 LD_PRELOAD="$PWD/skewed-clock.so" &&
+		session=$(SKEW=1000 LD_PRELOAD=$PWD/skewed-clock.so rgw_session) &&
+		s3_key_file $session; then
+		echo on >go
+	else
+		echo off >go
+	fi
+	wait $fetcher
+	status=$?
+	cat fetched
+	[ $status = 0 ] && grep "403, AccessDenied" fetched
+}
+check "it ends in the middle of a read: the next one is used" ended
+check "a gateway of today, without sessions" rgw_again
+
+# Devices, in a machine that reaches the gateway and nothing else; keys of its own
+# may be revoked there
+device_image=$tests/../build/images/image/fio
+prepared()
+{
+	local n
+
+	"$tests/prepare-images" &&
+		device=$(lazyframe build -q "$device_image" s3://images/device) &&
+		rgw_admin caps add --uid=me --caps="users=*" >/dev/null || return 1
+	for n in 1 2 3; do
+		rgw_admin key create --uid=me --key-type=s3 --access-key=AKIADEVICE$n \
+			--secret-key=secret/$n >/dev/null 2>&1 || return 1
+	done
+}
+guest()
+{
+	cd "$tests/.." &&
+		"$tests/vm" -k 6.12 -c 1 -p "${rgw##*:}" -- tests/lib/rgw-device.sh \
+			"http://10.0.2.100:${rgw##*:}" "$device" "$device_image" me
+}
+check "an image for devices, and keys" prepared
+tap_take "the machine with the devices ends well" guest
+
 tap_end

@@ -117,7 +117,12 @@ check "an HMAC key where gsutil has it; others may read it" says 0 "boto: holds 
 echo "tok-1" >token
 chmod 600 token
 s3_control "bearer tok-1"
-check "a token in a file" env CLOUDSDK_AUTH_ACCESS_TOKEN_FILE="$PWD/token" lazyframe verify "$at"
+warned() { [ "$(grep -c "STORAGE_EMULATOR_HOST is sent can be read on the way" "$tap_dir/stderr")" = "$1" ]; }
+check "a token in a file, and no warning" eval 'CLOUDSDK_AUTH_ACCESS_TOKEN_FILE="$PWD/token" \
+	lazyframe verify "$at" 2>"$tap_dir/stderr" && warned 0'
+check "one where it can be read on the way" eval 'says 1 "http://store.example: " timeout 20 env \
+	http_proxy=http://127.0.0.1:1 STORAGE_EMULATOR_HOST=store.example \
+	CLOUDSDK_AUTH_ACCESS_TOKEN_FILE="$PWD/token" lazyframe verify "$at" && warned 1'
 check "another's metadata server" eval 's3_control "flavor Acme"; says 1 "is no metadata server" \
 	env -u NO_GCE_CHECK GCE_METADATA_HOST="${s3#http://}" lazyframe verify "$at"'
 s3_control "flavor Google"

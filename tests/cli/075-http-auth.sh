@@ -42,6 +42,9 @@ secret token "tok-very-secret and more"
 check "what cannot be one" says 1 "token: the token is empty, or has spaces" lazyframe verify "$at"
 check "is not shown, either" hidden
 rm token
+mkfifo token
+check "a FIFO: nobody waits for its other end" says 1 "$PWD/token: " timeout 20 lazyframe verify "$at"
+rm token
 check "no such file" says 1 "$PWD/token: No such file" lazyframe verify "$at"
 secret headers "X-Who: me
 Authorization: Bearer tok-very-secret"
@@ -110,6 +113,10 @@ check "--cafile" lazyframe --cafile cert verify "$tls/bucket/object"
 check "LAZYFRAME_CAFILE" env LAZYFRAME_CAFILE=cert lazyframe verify "$tls/bucket/object"
 check "no such file" says 1 "--cafile: nowhere: cannot read" \
 	lazyframe --cafile nowhere verify "$tls/bucket/object"
+check "a directory" says 1 "authorities: Is a directory" lazyframe --cafile . verify "$tls/bucket/object"
+mkfifo fifo
+check "a FIFO: nobody waits for its other end" says 1 "--cafile: fifo: cannot read" \
+	timeout 20 lazyframe --cafile fifo verify "$tls/bucket/object"
 export LAZYFRAME_CAFILE=$PWD/cert
 cat client.pem client.key >client.both
 chmod 600 client.both

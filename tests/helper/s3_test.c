@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../../helper/http.h"
+#include "../../helper/log.h"
 #include "../../helper/s3put.h"
 #include "kselftest_harness.h"
 #include "rig.h"
@@ -343,20 +344,66 @@ TEST_F(s3, files_are_read_again_when_told)
 	EXPECT_EQ(1, ended(self->rig, 1, 0));
 }
 
+/* Keys of a file are good for two reads, which are made. */
+static int use_up(struct rig *rig)
+{
+	use_file(rig);
+	rig_tell(rig, "key OLD old uses=2 code=InvalidAccessKeyId\n");
+	write_file(rig, "OLD", "old");
+	rig_go(rig);
+	post_frames(rig, 2, 20000);
+	return rig_run(rig);
+}
+
 /* Keys that are changed in time: the old ones end, the file has new ones. */
 TEST_F(s3, files_are_read_again_when_keys_end)
 {
-	use_file(self->rig);
-	rig_tell(self->rig, "key OLD old uses=2 code=InvalidAccessKeyId\n");
-	write_file(self->rig, "OLD", "old");
-	rig_go(self->rig);
-	post_frames(self->rig, 2, 20000);
-	ASSERT_EQ(0, rig_run(self->rig));
+	ASSERT_EQ(0, use_up(self->rig));
 	write_file(self->rig, "AKIA", "hush");
 	post_frames(self->rig, 4, 20000);
 	ASSERT_EQ(0, rig_run(self->rig));
 	EXPECT_EQ(4, ended(self->rig, 4, 0));
 	EXPECT_LE(1, lines(self->rig, "InvalidAccessKeyId"));
+}
+
+/* The old ones end first; until the file has new ones, it is looked at seldom. */
+TEST_F(s3, keys_that_end_before_there_are_new_ones)
+{
+	ASSERT_EQ(0, use_up(self->rig));
+	post_frames(self->rig, 4, 30000);
+	run_for(self->rig, 4000);
+	EXPECT_EQ(4, self->rig->open);
+	EXPECT_LE(3, lines(self->rig, "InvalidAccessKeyId"));
+	EXPECT_GE(5 * 4, lines(self->rig, "InvalidAccessKeyId"));
+	write_file(self->rig, "AKIA", "hush");
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+}
+
+/* Ceph does not say that a session has ended; nor is it asked for ever. */
+TEST_F(s3, sessions_that_end_with_a_mere_refusal)
+{
+	static const char text[] =
+		"[default]\naws_access_key_id=%s\naws_secret_access_key=%s\n"
+		"aws_session_token=%s\n";
+
+	use_file(self->rig);
+	rig_tell(self->rig, "key OLD old token=one uses=2 code=AccessDenied\n"
+			    "key NEW new token=two\n");
+	write_text(self->rig, "keys", text, "OLD", "old", "one");
+	rig_go(self->rig);
+	post_frames(self->rig, 2, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	write_text(self->rig, "keys", text, "NEW", "new", "two");
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, 0));
+	EXPECT_LE(1, lines(self->rig, "AccessDenied"));
+	rig_tell(self->rig, "forget\ndeny AccessDenied\n");
+	post_frames(self->rig, 4, 20000);
+	ASSERT_EQ(0, rig_run(self->rig));
+	EXPECT_EQ(4, ended(self->rig, 4, EACCES));
+	EXPECT_GE(8, lines(self->rig, "AccessDenied"));
 }
 
 /* A broken file is no reason not to start, nor to stay broken. */
@@ -539,6 +586,79 @@ TEST_F(s3, no_other_origin_gets_the_token)
 	ASSERT_EQ(0, rig_run(self->rig));
 	EXPECT_EQ(1, ended(self->rig, 1, EACCES));
 	EXPECT_EQ(1, lines(self->rig, " 403 AccessDenied -"));
+}
+
+/* What is logged goes to rig->dir/log, until log_end() */
+static int log_begin(const struct rig *rig)
+{
+	int saved = dup(STDERR_FILENO), fd;
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/log", rig->dir);
+	fd = open(path, O_CREAT | O_RDWR | O_TRUNC | O_CLOEXEC, 0600);
+	if (saved < 0 || fd < 0 || dup2(fd, STDERR_FILENO) < 0)
+		abort();
+	close(fd);
+	return saved;
+}
+
+static char *log_end(int saved)
+{
+	static char text[1 << 20];
+	ssize_t n = pread(STDERR_FILENO, text, sizeof(text) - 1, 0);
+
+	text[n > 0 ? n : 0] = 0;
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	fputs(text, stderr);
+	return text;
+}
+
+/*
+ * The most that there is to say, about a server that says all it likes: a redirect
+ * with a password, a code with what moves a terminal's cursor.
+ */
+TEST_F(s3, a_verbose_log_shows_no_secret)
+{
+	static const char *const secret[] = {
+		"uthorization", "ignature", "very-hush", "sess-very", "tok-very",
+		"amz-", "AKIA", "me:pass-very", "pass-very", "Location",
+	};
+	struct rig *rig = self->rig;
+	const char *text, *p;
+	int saved;
+	size_t i;
+
+	setenv("VERBOSE", "1", 1);
+	setenv("AWS_ACCESS_KEY_ID", "AKIA", 1);
+	setenv("AWS_SECRET_ACCESS_KEY", "very-hush", 1);
+	setenv("AWS_SESSION_TOKEN", "sess-very", 1);
+	rig_tell(rig, "key AKIA very-hush token=sess-very\nbearer tok-very\n");
+	rig_layer(rig, 2, "s3://bucket/an%20object+", OBJECT_BYTES, "");
+	use_origin(rig, "127.0.0.1", "127.0.0.1", "bearer_file");
+	write_text(rig, "secret", "tok-very\n");
+	saved = log_begin(rig);
+	log_init(1);
+	rig_go(rig);
+	post_frames(rig, 2, 20000);
+	rig_post(rig, 8, 2, 0, FRAME, 0, 0, 20000);
+	i = rig_run(rig);
+	rig_tell(rig, "redirect http://me:pass-very@localhost:%d\n", rig->port);
+	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
+	i += rig_run(rig);
+	rig_tell(rig, "redirect\ndeny Access\033[2JDenied\177\n");
+	rig_post(rig, 8, 2, 0, FRAME, 0, 0, 20000);
+	i += rig_run(rig);
+	text = log_end(saved);
+	log_init(0);
+	unsetenv("VERBOSE");
+	EXPECT_EQ(0, i);
+	EXPECT_NE(NULL, strstr(text, "libcurl: "));
+	EXPECT_NE(NULL, strstr(text, "403, Access?[2JDenied"));
+	for (i = 0; i < ARRAY_SIZE(secret); i++)
+		EXPECT_EQ(NULL, strstr(text, secret[i]));
+	for (p = text; *p; p++)
+		EXPECT_EQ(true, *p == '\n' || ((u8)*p >= ' ' && *p != 0x7f));
 }
 
 /* What the store has as the object's uncompressed-size */

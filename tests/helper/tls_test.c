@@ -18,7 +18,7 @@
 static const char setup[] =
 "cd %s && umask 077 &&"
 "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-" -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout key"
+" -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1,DNS:localhost -keyout key"
 " -out cert 2>/dev/null &&"
 "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
 " -subj /CN=other -keyout key2 -out other 2>/dev/null &&"
@@ -271,6 +271,18 @@ static void use_certificate(struct rig *rig, int port, const char *cert,
 	setenv("LAZYFRAME_HTTP_CONFIG", path, 1);
 }
 
+/* One frame of the server, which is trusted: its status */
+static int fetch_one(struct rig *rig)
+{
+	char cafile[128];
+
+	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
+	rig->cafile = cafile;
+	rig_go(rig);
+	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
+	return rig_run(rig) ? -1 : (int)rig->tag[0].status;
+}
+
 TEST_F(tls, a_client_with_a_certificate)
 {
 	want_clients(self->rig, &self->nginx, self->port);
@@ -281,16 +293,10 @@ TEST_F(tls, a_client_with_a_certificate)
 TEST_F(tls, a_client_with_the_wrong_certificate)
 {
 	struct rig *rig = self->rig;
-	char cafile[128];
 
 	want_clients(rig, &self->nginx, self->port);
 	use_certificate(rig, self->port, "cert", "key");
-	snprintf(cafile, sizeof(cafile), "%s/cert", rig->dir);
-	rig->cafile = cafile;
-	rig_go(rig);
-	rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
-	ASSERT_EQ(0, rig_run(rig));
-	EXPECT_EQ(EACCES, rig->tag[0].status);
+	EXPECT_EQ(EACCES, fetch_one(rig));
 	/* What was wrong is put right, without a new start. */
 	use_certificate(rig, self->port, "other", "key2");
 	http_reload(rig->http);
@@ -298,6 +304,24 @@ TEST_F(tls, a_client_with_the_wrong_certificate)
 		rig_post(rig, 0, 1, 0, FRAME, 0, 0, 20000);
 		ASSERT_EQ(0, rig_run(rig));
 	}
+}
+
+/* Whoever a redirect leads to shall not see who asks: it is not followed. */
+TEST_F(tls, a_redirect_does_not_get_the_certificate)
+{
+	struct rig *rig = self->rig;
+	char command[512];
+	int lines;
+
+	snprintf(command, sizeof(command),
+		 "cd %s && sed -i 's,root .;,root .; if ($host = 127.0.0.1) { return 302 https://localhost:%d/object; },' nginx.conf",
+		 rig->dir, self->port);
+	ASSERT_EQ(0, system(command));
+	want_clients(rig, &self->nginx, self->port);
+	use_certificate(rig, self->port, "other", "key2");
+	EXPECT_EQ(EACCES, fetch_one(rig));
+	EXPECT_EQ(0, connections(rig, *variant->protocol ? "HTTP/2.0" :
+				 "HTTP/1.1", &lines));
 }
 
 /* Lines of the proxy's log that begin with this */

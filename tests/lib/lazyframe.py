@@ -184,7 +184,7 @@ class Request:
     FIELDS = ("seq", "generation", "layer", "offset", "deadline", "length",
               "have", "tag", "flags", "reserved")
     STRUCT = struct.Struct("=QQQQQIIIIQ")
-    PREFETCH, PROMOTE = 1, 2
+    PREFETCH, PROMOTE, AGAIN = 1, 2, 4
 
     def __init__(self, raw):
         for name, value in zip(self.FIELDS, self.STRUCT.unpack(raw)):

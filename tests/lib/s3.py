@@ -9,6 +9,10 @@
     s3.py list BUCKET          keys
     s3.py uploads BUCKET       keys of unfinished multipart uploads
     s3.py delete BUCKET KEY
+    s3.py revoke USER KEYID    this key of a user's is no more: of Ceph's gateway, by
+                               somebody who may change users
+    s3.py ask SERVICE Action=NAME [NAME=VALUE]...
+                               of the store's services sts and iam; the answer
     s3.py part BUCKET KEY NUMBER   begin an upload, put one empty part, end it
 
 The endpoint is in AWS_ENDPOINT_URL_S3, path style; keys in AWS_ACCESS_KEY_ID and
@@ -25,7 +29,7 @@ import time
 import urllib.parse
 
 
-def ask(method, path, query='', body=b'', headers=()):
+def ask(method, path, query='', body=b'', headers=(), service='s3'):
     url = urllib.parse.urlsplit(os.environ['AWS_ENDPOINT_URL_S3'])
     path = urllib.parse.quote(path, safe='/-_.~')
     date = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())
@@ -36,7 +40,7 @@ def ask(method, path, query='', body=b'', headers=()):
     canonical = '\n'.join([method, path, query, *(f'{n}:{head[n]}'
                            for n in sorted(head)), '', names, payload])
     region = os.environ.get('AWS_REGION', 'us-east-1')
-    scope = f'{date[:8]}/{region}/s3/aws4_request'
+    scope = f'{date[:8]}/{region}/{service}/aws4_request'
     text = '\n'.join(['AWS4-HMAC-SHA256', date, scope,
                       hashlib.sha256(canonical.encode()).hexdigest()])
     key = ('AWS4' + os.environ['AWS_SECRET_ACCESS_KEY']).encode()
@@ -82,6 +86,13 @@ def main(what, bucket, *args):
             print(key)
     elif what == 'delete':
         ask('DELETE', f'/{bucket}/{args[0]}')
+    elif what == 'ask':
+        form = [('content-type', 'application/x-www-form-urlencoded')]
+        body = urllib.parse.urlencode([tuple(a.split('=', 1)) for a in args],
+                                      quote_via=urllib.parse.quote)
+        print(ask('POST', '/', '', body.encode(), form, bucket)[1].decode())
+    elif what == 'revoke':
+        ask('DELETE', '/admin/user', f'access-key={args[0]}&key=&uid={bucket}')
     elif what == 'part':
         path = f'/{bucket}/{args[0]}'
         _, text = ask('POST', path, 'uploads=')

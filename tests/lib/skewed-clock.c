@@ -4,6 +4,7 @@
  */
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <time.h>
 
 static time_t skew(void)
@@ -20,7 +21,7 @@ int clock_gettime(clockid_t id, struct timespec *ts)
 
 	*(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
 	err = real(id, ts);
-	if (!err && id == CLOCK_REALTIME)
+	if (!err && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
 		ts->tv_sec += skew();
 	return err;
 }
@@ -33,4 +34,15 @@ time_t time(time_t *out)
 	if (out)
 		*out = ts.tv_sec;
 	return ts.tv_sec;
+}
+
+int gettimeofday(struct timeval *tv, void *zone)
+{
+	struct timespec ts;
+
+	(void)zone;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	tv->tv_sec = ts.tv_sec;
+	tv->tv_usec = ts.tv_nsec / 1000;
+	return 0;
 }
