@@ -216,7 +216,7 @@ int codec_decode(u32 id, const void *src, size_t slen, void *dst, size_t dlen,
 	case LAZYFRAME_CODEC_ZSTD:
 		return zstd_decode(src, slen, dst, dlen, why);
 	case LAZYFRAME_CODEC_LZ4:
-		return lf_lz4_frame_decode(src, slen, dst, dlen, why);
+		return lf_lz4_frame_decode(src, slen, dst, dlen, true, why);
 	default:
 		*why = "unknown codec";
 		return -EOPNOTSUPP;

@@ -490,7 +490,7 @@ static int parse_v4(struct reader *in, struct header *header, struct error *e)
 	buf = malloc(bytes + 1);
 	if (!buf)
 		return no_memory(e);
-	err = lf_lz4_frame_decode(in->p, in->left, buf, bytes, &why);
+	err = lf_lz4_frame_decode(in->p, in->left, buf, bytes, true, &why);
 	if (err) {
 		error_set(e, err, "the header does not decode: %s", why);
 	} else {

@@ -5,12 +5,16 @@
  * There is a context per CPU (up to a limit), allocated before any read needs
  * one, so decoding never has to allocate. Who finds none free waits for a decode
  * to end, never for the helper. What is read in parts is kept (decoded.c), where
- * there is room; and a context remembers what it decoded last.
+ * there is room; and a context remembers what it decoded last. What is read as a
+ * whole is decoded in the reader's memory.
  */
+#include <linux/cacheflush.h>
 #include <linux/cpumask.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
+#include <linux/vmalloc.h>
 #include <linux/zstd.h>
 
 #include "lazyframe.h"
@@ -18,6 +22,8 @@
 #include "trace.h"
 
 #define MAX_CONTEXTS	16
+/* As many as vm_map_ram() maps without a lock that all CPUs share. */
+#define MAX_PAGES	BITS_PER_LONG
 
 /**
  * struct context - what one decode needs
@@ -26,6 +32,8 @@
  * @out_bytes: size of @out
  * @out: one frame's content; NULL before any layer was mapped
  * @workspace: zstd's
+ * @mapped: number of pages of a reader that are mapped
+ * @page: these
  */
 struct context {
 	struct list_head node;
@@ -33,6 +41,8 @@ struct context {
 	u32 out_bytes;
 	void *out;
 	void *workspace;
+	unsigned int mapped;
+	struct page *page[MAX_PAGES];
 };
 
 static struct {
@@ -106,7 +116,8 @@ static int decode_lz4(struct context *ctx, const struct lf_frame *frame,
 		      void *out, const char **why)
 {
 	return lf_lz4_frame_decode(frame->data, frame->pos.cbytes, out,
-				   frame->pos.ubytes, why);
+				   frame->pos.ubytes,
+				   !READ_ONCE(frame->verified), why);
 }
 
 /* A raw frame is its content. */
@@ -118,34 +129,6 @@ static const struct codec {
 	[LAZYFRAME_CODEC_ZSTD] = { decode_zstd },
 	[LAZYFRAME_CODEC_LZ4] = { decode_lz4 },
 };
-
-static int decode(struct context *ctx, const struct lf_frame *frame, void *out,
-		  const char **why)
-{
-	u64 start = ktime_get_ns();
-	int err;
-
-	err = codecs[frame->codec].decode(ctx, frame, out, why);
-	if (err)
-		return err;
-	lf_step_took(LF_STEP_DECODE, start, ktime_get_ns());
-	trace_lazyframe_decoded(frame);
-	return 0;
-}
-
-void lf_copy_to_bio(struct bio *bio, struct bvec_iter *iter, const void *from,
-		    u32 len)
-{
-	while (len) {
-		struct bio_vec bv = bio_iter_iovec(bio, *iter);
-
-		bv.bv_len = min(bv.bv_len, len);
-		memcpy_to_bvec(&bv, from);
-		bio_advance_iter_single(bio, iter, bv.bv_len);
-		from += bv.bv_len;
-		len -= bv.bv_len;
-	}
-}
 
 /* Checked once: @data is constant, and so is what it decodes to. */
 static int verify(struct lf_frame *frame, const void *content, const char **why)
@@ -167,6 +150,35 @@ static int verify(struct lf_frame *frame, const void *content, const char **why)
 	return 0;
 }
 
+static int decode(struct context *ctx, struct lf_frame *frame, void *out,
+		  const char **why)
+{
+	u64 start = ktime_get_ns();
+	int err;
+
+	atomic64_inc(&lf_module_stat[LF_DECODES]);
+	err = codecs[frame->codec].decode(ctx, frame, out, why);
+	if (err)
+		return err;
+	lf_step_took(LF_STEP_DECODE, start, ktime_get_ns());
+	trace_lazyframe_decoded(frame);
+	return verify(frame, out, why);
+}
+
+void lf_copy_to_bio(struct bio *bio, struct bvec_iter *iter, const void *from,
+		    u32 len)
+{
+	while (len) {
+		struct bio_vec bv = bio_iter_iovec(bio, *iter);
+
+		bv.bv_len = min(bv.bv_len, len);
+		memcpy_to_bvec(&bv, from);
+		bio_advance_iter_single(bio, iter, bv.bv_len);
+		from += bv.bv_len;
+		len -= bv.bv_len;
+	}
+}
+
 static int read_raw(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 		    struct bvec_iter *iter, const char **why)
 {
@@ -177,7 +189,76 @@ static int read_raw(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 	return err;
 }
 
-/* Decode and verify, unless @ctx has it. */
+/*
+ * Where @bytes from @iter lie in memory, one after the other: mapped if they do
+ * not, which must be taken back. NULL: they cannot.
+ */
+static void *bio_map(struct context *ctx, struct bio *bio,
+		     struct bvec_iter iter, u32 bytes)
+{
+	struct bio_vec bv = mp_bvec_iter_bvec(bio->bi_io_vec, iter);
+	unsigned int n;
+
+	ctx->mapped = 0;
+	if (bv.bv_len >= bytes && !PageHighMem(bv.bv_page))
+		return page_address(bv.bv_page) + bv.bv_offset;
+	if (!PAGE_ALIGNED(bytes) || bytes >> PAGE_SHIFT > MAX_PAGES)
+		return NULL;
+	for (n = 0; n < bytes >> PAGE_SHIFT; n++) {
+		bv = bio_iter_iovec(bio, iter);
+		if (bv.bv_len != PAGE_SIZE)
+			return NULL;
+		ctx->page[n] = bv.bv_page;
+		bio_advance_iter_single(bio, &iter, PAGE_SIZE);
+	}
+	ctx->mapped = n;
+	return vm_map_ram(ctx->page, n, NUMA_NO_NODE);
+}
+
+/* Written, not read: nobody sees the pages before flush_dcache_page(). */
+static void bio_unmap(struct context *ctx, void *area, struct bio *bio,
+		      struct bvec_iter *iter, u32 bytes)
+{
+	if (ctx->mapped) {
+		flush_kernel_vmap_range(area, bytes);
+		vm_unmap_ram(area, ctx->mapped);
+	}
+	while (bytes) {
+		struct bio_vec bv = bio_iter_iovec(bio, *iter);
+
+		bv.bv_len = min(bv.bv_len, bytes);
+		flush_dcache_page(bv.bv_page);
+		bio_advance_iter_single(bio, iter, bv.bv_len);
+		bytes -= bv.bv_len;
+	}
+}
+
+/*
+ * Decode all of @frame straight into the reader's memory. Only what verified
+ * before: who reads must not see what does not, and may change what is there while
+ * it is decoded. That harms nobody else, and if it makes the decoder fail, there is
+ * still the other way.
+ */
+static bool read_in_place(struct context *ctx, struct lf_frame *frame,
+			  struct bio *bio, struct bvec_iter *iter)
+{
+	struct bvec_iter end = *iter;
+	const char *why;
+	void *out;
+	int err;
+
+	if (!READ_ONCE(frame->verified) || ctx->serial == frame->serial)
+		return false;
+	out = bio_map(ctx, bio, *iter, frame->pos.ubytes);
+	if (!out)
+		return false;
+	err = decode(ctx, frame, out, &why);
+	bio_unmap(ctx, out, bio, &end, frame->pos.ubytes);
+	if (!err)
+		*iter = end;
+	return !err;
+}
+
 static int fill_context(struct context *ctx, struct lf_frame *frame,
 			const char **why)
 {
@@ -186,10 +267,7 @@ static int fill_context(struct context *ctx, struct lf_frame *frame,
 	if (ctx->serial == frame->serial)
 		return 0;
 	ctx->serial = 0;
-	atomic64_inc(&lf_module_stat[LF_DECODES]);
 	err = decode(ctx, frame, ctx->out, why);
-	if (!err)
-		err = verify(frame, ctx->out, why);
 	if (!err)
 		ctx->serial = frame->serial;
 	return err;
@@ -199,36 +277,39 @@ static int fill_context(struct context *ctx, struct lf_frame *frame,
 static int fill_kept(struct context *ctx, struct lf_frame *frame, void *out,
 		     const char **why)
 {
-	int err;
-
-	if (ctx->serial == frame->serial) {
-		memcpy(out, ctx->out, frame->pos.ubytes);
-		return 0;
-	}
-	atomic64_inc(&lf_module_stat[LF_DECODES]);
-	err = decode(ctx, frame, out, why);
-	return err ? err : verify(frame, out, why);
+	if (ctx->serial != frame->serial)
+		return decode(ctx, frame, out, why);
+	memcpy(out, ctx->out, frame->pos.ubytes);
+	return 0;
 }
 
 static int read_coded(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 		      struct bvec_iter *iter, const char **why)
 {
+	bool whole = len == frame->pos.ubytes;
 	struct lf_decoded *kept = NULL;
 	struct context *ctx;
 	const void *out;
-	int err;
+	int err = 0;
 
 	if (lf_decoded_read(frame, off, len, bio, iter))
 		return 0;
 	/* Who reads all of a frame at once does not come back for the rest. */
-	if (len < frame->pos.ubytes)
+	if (!whole)
 		kept = lf_decoded_new(frame);
 	ctx = context_get(frame->serial);
-	out = kept ? lf_decoded_content(kept) : ctx->out;
-	err = kept ? fill_kept(ctx, frame, lf_decoded_content(kept), why) :
-		     fill_context(ctx, frame, why);
+	if (whole && read_in_place(ctx, frame, bio, iter))
+		goto out;
+	if (kept) {
+		out = lf_decoded_content(kept);
+		err = fill_kept(ctx, frame, lf_decoded_content(kept), why);
+	} else {
+		out = ctx->out;
+		err = fill_context(ctx, frame, why);
+	}
 	if (!err)
 		lf_copy_to_bio(bio, iter, out + off, len);
+out:
 	context_put(ctx);
 	if (kept && err)
 		lf_decoded_cancel(kept);

@@ -24,7 +24,7 @@
 
 /**
  * struct lf_decoded - the content of a frame
- * @node: in decoded.lru, the oldest first; empty: not published
+ * @node: in decoded.lru, the oldest first, once published
  * @frame: whose, while it is published: the frame takes it along when it is freed
  * @referenced: touched since the hand passed; racy
  * @bytes: of @content
@@ -79,7 +79,7 @@ static void decoded_free_rcu(struct rcu_head *rcu)
 static void __withdraw(struct lf_decoded *d)
 {
 	lockdep_assert_held(&decoded.lock);
-	list_del_init(&d->node);
+	list_del(&d->node);
 	decoded.listed -= d->bytes;
 	rcu_assign_pointer(d->frame->decoded, NULL);
 	call_rcu(&d->rcu, decoded_free_rcu);
@@ -159,7 +159,6 @@ struct lf_decoded *lf_decoded_new(const struct lf_frame *frame)
 		kfree(d);
 		goto uncharge;
 	}
-	INIT_LIST_HEAD(&d->node);
 	d->referenced = false;
 	d->bytes = bytes;
 	return d;

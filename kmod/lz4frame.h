@@ -14,17 +14,18 @@
  * @slen: its size, bytes
  * @dst: where the content goes
  * @dlen: the content's exact size, bytes; never written past
+ * @check: compare the sums of blocks and of the content, where there are any; not needed
+ *	   for what was decoded with it before
  * @why: out, static sentence for errors
  *
  * Accepts independent blocks of 64 KiB to 4 MiB, stored (uncompressed) blocks, block
- * checksums, content size, content checksum; checks the header checksum and every other
- * checksum that is there. Refuses linked blocks and dictionaries.
+ * checksums, content size, content checksum; always checks the header checksum. Refuses linked blocks and dictionaries.
  * Any context that may spend milliseconds; neither sleeps nor allocates.
  *
  * Return: 0, or -EBADMSG where the frame is not what @dlen and its own
  * checksums say, -EOPNOTSUPP for a feature that is refused.
  */
 int lf_lz4_frame_decode(const void *src, size_t slen, void *dst, size_t dlen,
-			const char **why);
+			bool check, const char **why);
 
 #endif /* LF_LZ4FRAME_H */

@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	const char *why = NULL;
 	LZ4F_dctx *ctx;
 	u8 *frame, *ours;
-	int ret;
+	int ret, unchecked;
 
 	if (bytes < 4)
 		return 0;
@@ -40,7 +40,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		fix_header(frame, bytes);
 	ours = malloc(dlen + !dlen);
 
-	ret = lf_lz4_frame_decode(frame, bytes, ours, dlen, &why);
+	unchecked = lf_lz4_frame_decode(frame, bytes, ours, dlen, false, &why);
+	ret = lf_lz4_frame_decode(frame, bytes, ours, dlen, true, &why);
+	MUST(ret || !unchecked);
 	MUST(ret == 0 || ret == -EBADMSG || ret == -EOPNOTSUPP);
 	if (ret) {
 		MUST(why && strlen(why));

@@ -54,7 +54,7 @@ static int decode_to(const struct frame *f, size_t dlen, const char **why)
 	int ret;
 
 	memset(out, GUARD, dlen);
-	ret = lf_lz4_frame_decode(f->data, f->bytes, out, dlen, why);
+	ret = lf_lz4_frame_decode(f->data, f->bytes, out, dlen, true, why);
 	if (!ret && (dlen != f->content_bytes || memcmp(out, f->content, dlen)))
 		ret = -1;
 	free(out);
@@ -193,6 +193,28 @@ TEST(any_flipped_bit_is_bad_data_not_a_missing_feature)
 	}
 }
 
+TEST(sums_are_compared_only_where_asked_for)
+{
+	u8 out[3000];
+	const char *why;
+	struct frame f;
+	size_t sum;
+
+	make_frame(&f, sizeof(out), NOISE, &all_checksums);
+	/* the last word: of the content; before it and the end mark: the block's */
+	for (sum = f.bytes - 12; sum < f.bytes; sum += 8) {
+		f.data[sum] ^= 1;
+		EXPECT_EQ(-EBADMSG, lf_lz4_frame_decode(f.data, f.bytes, out,
+							sizeof(out), true,
+							&why));
+		EXPECT_EQ(0, lf_lz4_frame_decode(f.data, f.bytes, out,
+						 sizeof(out), false, &why));
+		EXPECT_EQ(0, memcmp(out, f.content, sizeof(out)));
+		f.data[sum] ^= 1;
+	}
+	free_frame(&f);
+}
+
 TEST(damage_that_passes_liblz4_decodes_as_there)
 {
 	struct frame f;
@@ -215,7 +237,8 @@ TEST(damage_that_passes_liblz4_decodes_as_there)
 		LZ4F_createDecompressionContext(&ctx, LZ4F_VERSION);
 		left = LZ4F_decompress(ctx, theirs, &got, f.data, &used, NULL);
 		LZ4F_freeDecompressionContext(ctx);
-		ret = lf_lz4_frame_decode(f.data, f.bytes, ours, 5000, &why);
+		ret = lf_lz4_frame_decode(f.data, f.bytes, ours, 5000, true,
+					  &why);
 		if (!ret) {
 			/* @left 0: complete */
 			ASSERT_EQ(0, left);
@@ -359,7 +382,7 @@ TEST(features_that_are_refused_are_named)
 		stored(&b, "hello");
 		put32(&b, 0);
 		EXPECT_EQ(-EOPNOTSUPP, lf_lz4_frame_decode(b.data, b.len, out,
-							   5, &why));
+							   5, true, &why));
 		EXPECT_STREQ(cases[i].why, why);
 	}
 }
