@@ -952,11 +952,13 @@ static bool is_ready(const struct lf_frame *frame)
 	return smp_load_acquire(&frame->state) == LF_FRAME_READY;
 }
 
-static void touch(struct lf_frame *frame)
+static void touch(struct lf_layer *layer, struct lf_frame *frame)
 {
 	/* Most often it is set: do not take the line from other processors. */
-	if (!READ_ONCE(frame->referenced))
-		WRITE_ONCE(frame->referenced, true);
+	if (READ_ONCE(frame->referenced))
+		return;
+	WRITE_ONCE(frame->referenced, true);
+	atomic_inc(&layer->around.found);
 }
 
 struct lf_frame *lf_frame_try(struct lf_layer *layer,
@@ -970,7 +972,16 @@ struct lf_frame *lf_frame_try(struct lf_layer *layer,
 		lf_frame_put(frame);
 		return NULL;
 	}
-	touch(frame);
+	touch(layer, frame);
+	return frame;
+}
+
+bool lf_frame_known(struct lf_layer *layer, const struct lf_frame_pos *pos)
+{
+	struct lf_frame *frame = lookup(layer, pos->cstart);
+
+	if (frame)
+		lf_frame_put(frame);
 	return frame;
 }
 
@@ -1039,6 +1050,13 @@ static void start_waiting(struct lf_io *io)
 	INIT_LIST_HEAD(&io->parked);
 }
 
+/* Nobody has asked for it before; a hint. */
+static bool is_new_miss(const struct lf_frame *frame)
+{
+	return READ_ONCE(frame->state) == LF_FRAME_WANTED &&
+	       !READ_ONCE(frame->prefetch) && !READ_ONCE(frame->stored);
+}
+
 struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 {
 	struct lf_frame *frame = parked_frame(io);
@@ -1064,11 +1082,15 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 		}
 		if (is_ready(frame)) {
 			io->fetched |= waits && !READ_ONCE(frame->stored);
-			touch(frame);
+			touch(io->table->layer, frame);
 			return frame;
 		}
 		lf_frames_want(io->dev, io->table, pos->ustart + pos->ubytes,
 			       io->uend, false);
+		if (is_new_miss(frame))
+			lf_around_want(io, pos);
+		/* Who waits for it did not find it. */
+		WRITE_ONCE(frame->referenced, true);
 		/* Parked, the read may be over before the next line runs. */
 		if (park(io, frame)) {
 			lf_frames_post();
@@ -1321,6 +1343,7 @@ static void __answered(struct slot *slot, u32 status, struct list_head *put)
 	if (frame && !status) {
 		trace_lazyframe_filled(frame);
 		__ready(frame);
+		lf_around_came(&frame->layer->around, frame->pos.cstart);
 		lf_store_offer(frame);
 	} else if (frame) {
 		__fail(frame, fill_error(status), put);

@@ -44,6 +44,7 @@ static struct lf_layer *layer_new(const struct lf_layer_spec *spec)
 	memcpy(layer->uuid, spec->uuid, sizeof(layer->uuid));
 	layer->codec = spec->codec;
 	layer->ubytes = spec->ubytes;
+	lf_around_init(&layer->around);
 	layer->cbytes = spec->cbytes;
 	layer->sums = spec->table.sums;
 	layer->locator = kmemdup_nul(spec->locator, spec->locator_bytes,

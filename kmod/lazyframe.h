@@ -10,6 +10,7 @@
  *	is it here, and who waits?	frame.c
  *	what does it say?		codec.c, decoded.c
  *	who brings it?			channel.c, and the helper behind it
+ *	what comes along with it?	around.c
  *	what was written since?		overlay.c, commit.c
  *	what did the host keep?		store.c
  *	who waits, and for whom?	stats.c, histogram.c, trace.h, why.c
@@ -36,7 +37,7 @@
  *	frames.lock (spinlock)	every frame's state, waiters, the want lists,
  *				the LRU, the slots, the session, parked reads
  *	store->lock (spinlock, a leaf)	its index and its queue
- *	dev->stream_lock, pool.lock, decoded.lock (spinlocks, leaves)
+ *	dev->stream_lock, pool.lock, decoded.lock, around->lock (spinlocks, leaves)
  *	overlay->lock (spinlock, a leaf, irq-safe)	its bits, claims and mode
  *
  * Nothing sleeps under a spinlock, and none is held while a bio is ended or
@@ -150,6 +151,70 @@ void lf_sysfs_remove(struct lf_device *dev);
 
 /*
  * ----------------------------------------------------------------
+ * around.c
+ * ----------------------------------------------------------------
+ */
+
+#define LF_AROUND_MAX	(64 << 20)
+
+/**
+ * struct lf_around - what is fetched around misses in one layer
+ *
+ * @lock: a leaf; of all here
+ * @window: bytes of content around one miss
+ * @alone: misses that are to get none
+ * @rest: what @alone was after the last trial
+ * @windows: in this trial
+ * @trial: windows after which they are judged
+ * @found: frames that readers found, each once (atomic)
+ * @found_before: of them, before this trial
+ * @since: when the watched window was wanted, ktime_get_ns(); 0: none is
+ * @first: C offset of the frame that a reader waits for
+ * @last: of the window's last frame
+ * @bytes: of content behind @first, up to that frame's end
+ * @came: when @first had come, 0: it has not
+ * @quick: the least time that a missing frame took, ns
+ */
+struct lf_around {
+	spinlock_t lock;
+	u64 window;
+	unsigned int alone;
+	unsigned int rest;
+	unsigned int windows;
+	unsigned int trial;
+	atomic_t found;
+	unsigned int found_before;
+	u64 since;
+	u64 first;
+	u64 last;
+	u64 bytes;
+	u64 came;
+	u64 quick;
+};
+
+struct lf_frame_pos;
+struct lf_io;
+
+void lf_around_init(struct lf_around *around);
+
+/**
+ * lf_around_want - put a missing frame's neighbours on the want list
+ * @io: the read that is about to wait for it
+ * @pos: the frame
+ *
+ * lf_frames_post() sends them. Context: worker.
+ */
+void lf_around_want(struct lf_io *io, const struct lf_frame_pos *pos);
+
+/**
+ * lf_around_came - a helper brought the frame at C offset @cstart
+ *
+ * Context: any that may take a spinlock.
+ */
+void lf_around_came(struct lf_around *around, u64 cstart);
+
+/*
+ * ----------------------------------------------------------------
  * layer.c
  * ----------------------------------------------------------------
  */
@@ -171,6 +236,7 @@ void lf_sysfs_remove(struct lf_device *dev);
  * All but @frames is constant while the layer is in the registry.
  */
 struct lf_layer {
+	struct lf_around around;
 	struct list_head node;
 	struct list_head tables;
 	struct list_head frames;
@@ -705,6 +771,13 @@ void lf_frame_put(struct lf_frame *frame);
  */
 struct lf_frame *lf_frame_try(struct lf_layer *layer,
 			      const struct lf_frame_pos *pos);
+
+/**
+ * lf_frame_known - is this frame in memory, or wanted?
+ *
+ * A hint: it may have changed on return.
+ */
+bool lf_frame_known(struct lf_layer *layer, const struct lf_frame_pos *pos);
 
 /**
  * lf_frame_drop - forget a frame whose bytes did not verify

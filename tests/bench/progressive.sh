@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
+# machine: slow 8
 # How long a caller waits for a block that is not there: three of them read 4 KiB
 # each, at once and at random places, of an image of 4 MiB that is cold. The limit is
 # a client that does nothing but to fetch that block's frame over a warm connection

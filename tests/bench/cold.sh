@@ -1,0 +1,64 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# machine: slow 8
+# How long four readers take to read all of a cold image of 100 MiB at random, direct,
+# in pieces of 4 KiB and of 2 MiB, over as many connections. Beside it the best row of
+# the seed system's own benchmark for such an origin, whatever its codec, on its
+# machine of 16 threads. The limit is the link's: first byte, and a fourth of what is
+# stored.
+#
+#	BENCH_ROUNDS	(3; 1: fewer cases)
+. "$(dirname "$0")/bench.sh"
+
+rounds=${BENCH_ROUNDS:-3}
+codecs="none lz41 zstd1 zstd2 zstd3"
+blocks="4096 2097152"
+links=("50 ms + 100 MiB/s" "1 ms + 500 MiB/s")
+if [ "$rounds" = 1 ]; then
+	codecs="lz41 zstd1" blocks=2097152 links=("50 ms + 100 MiB/s")
+fi
+codecs=${BENCH_CODECS:-$codecs}
+blocks=${BENCH_BLOCKS:-$blocks}
+declare -A delay=(["50 ms + 100 MiB/s"]=50000 ["1 ms + 500 MiB/s"]=1000)
+declare -A rate=(["50 ms + 100 MiB/s"]=$((100 << 20)) ["1 ms + 500 MiB/s"]=$((500 << 20)))
+declare -A given=(["50 ms + 100 MiB/s 4096"]=562 ["50 ms + 100 MiB/s 2097152"]=587
+	["1 ms + 500 MiB/s 4096"]=55 ["1 ms + 500 MiB/s 2097152"]=66)
+
+# The seed system keeps what it decoded, all of it: so do we
+echo 128 >/sys/module/lazyframe/parameters/decoded_mib
+for link in "${links[@]}"; do
+	origin_start "$link" ${delay[$link]} ${rate[$link]}
+done
+helper_start --connections 4
+
+# measure BLOCK TABLE: milliseconds of each round
+measure()
+{
+	"$bench/callers" -w 4 -b "$1" -r "$rounds" device cold "$2" >"$tap_dir/times" ||
+		return 1
+	values=($(awk -v slow=$slow '{ printf "%.3f\n", $1 / slow }' "$tap_dir/times"))
+}
+
+for link in "${links[@]}"; do
+	for block in $blocks; do
+		for codec in $codecs; do
+			row="$link, $((block >> 10)) KiB, $codec"
+			bytes=$(stat -c %s "$bench/store/$(object "runs100-$codec")")
+			line=$(table "runs100-$codec" "$link" 2>/dev/null)
+			read -r requests_before bytes_before < <(counts "$link")
+			check "$row" measure "$block" "$line"
+			read -r requests_after bytes_after < <(counts "$link")
+			cell "$row" "seed's best (given)" ms "${given["$link $block"]}"
+			cell "$row" "limit" ms "$(awk -v d=${delay[$link]} -v b="$bytes" \
+				-v r=${rate[$link]} 'BEGIN { printf "%.3f", d / 1e3 + b / 4 / r * 1e3 }')"
+			cell "$row" lazyframe ms "${values[@]}"
+			# the first one, which is not timed, makes as many
+			cell "$row" requests requests \
+				$(((requests_after - requests_before) / (rounds + 1)))
+			cell "$row" stored MiB "$(awk -v b="$bytes" 'BEGIN { printf "%.1f", b / 1048576 }')"
+			cell "$row" fetched MiB "$(awk -v b=$((bytes_after - bytes_before)) \
+				-v n=$((rounds + 1)) 'BEGIN { printf "%.1f", b / n / 1048576 }')"
+		done
+	done
+done
+finish
