@@ -20,7 +20,7 @@
 #include "lazyframe.h"
 
 #define FIRST_WINDOW	SZ_512K
-#define MIN_WINDOW	SZ_64K
+#define MIN_WINDOW	SZ_256K
 /* So many windows are on trial at first, and so many later on. */
 #define FIRST_TRIAL	32
 #define TRIAL		8
@@ -31,9 +31,9 @@
 #define CACHE_PART	8
 /* A watched window that takes longer was not sent at once. */
 #define MIN_PATIENCE	(10ULL * NSEC_PER_MSEC)
-static unsigned long around_kib = 16384;
+static unsigned long around_kib;
 module_param(around_kib, ulong, 0644);
-MODULE_PARM_DESC(around_kib, "Limit of what is fetched around a random read that misses, KiB of content; 0: nothing (live)");
+MODULE_PARM_DESC(around_kib, "Limit of what is fetched around a random read that misses, KiB of content; 0, the default: nothing (live)");
 
 void lf_around_init(struct lf_around *around)
 {

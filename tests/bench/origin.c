@@ -146,7 +146,7 @@ static bool answer_file(int s, const char *head, int fd, uint64_t asked)
 		     "HTTP/1.1 %s\r\nAccept-Ranges: bytes\r\n"
 		     "ETag: \"%llx-%llx\"\r\nContent-Length: %zu\r\n",
 		     ranged ? "206 Partial Content" : "200 OK",
-		     (unsigned long long)st.st_ino,
+		     (unsigned long long)st.st_mtime,
 		     (unsigned long long)st.st_size, last + 1 - first);
 	if (ranged)
 		n += snprintf(text + n, sizeof(text) - n,

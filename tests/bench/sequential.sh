@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
+# machine: slow 1
 # A cold image of 100 MiB, read from beginning to end by dd, over loopback, beside
 # what a pipe in user space can do, and beside nbdkit's curl plugin, which serves the
 # raw object. The limit is the pipe of the same codec.
