@@ -197,38 +197,42 @@ static void *bio_map(struct context *ctx, struct bio *bio,
 		     struct bvec_iter iter, u32 bytes)
 {
 	struct bio_vec bv = mp_bvec_iter_bvec(bio->bi_io_vec, iter);
-	unsigned int n;
+	struct page *page;
+	u32 n = 0, i;
 
 	ctx->mapped = 0;
 	if (bv.bv_len >= bytes && !PageHighMem(bv.bv_page))
 		return page_address(bv.bv_page) + bv.bv_offset;
-	if (!PAGE_ALIGNED(bytes) || bytes >> PAGE_SHIFT > MAX_PAGES)
+	if (bytes > MAX_PAGES << PAGE_SHIFT)
 		return NULL;
-	for (n = 0; n < bytes >> PAGE_SHIFT; n++) {
-		bv = bio_iter_iovec(bio, iter);
-		if (bv.bv_len != PAGE_SIZE)
+	for (; bytes; bytes -= bv.bv_len) {
+		bv = mp_bvec_iter_bvec(bio->bi_io_vec, iter);
+		bv.bv_len = min(bv.bv_len, bytes);
+		if (!PAGE_ALIGNED(bv.bv_offset | bv.bv_len))
 			return NULL;
-		ctx->page[n] = bv.bv_page;
-		bio_advance_iter_single(bio, &iter, PAGE_SIZE);
+		bio_advance_iter_single(bio, &iter, bv.bv_len);
+		page = bv.bv_page + (bv.bv_offset >> PAGE_SHIFT);
+		for (i = 0; i < bv.bv_len >> PAGE_SHIFT; i++)
+			ctx->page[n++] = page + i;
 	}
 	ctx->mapped = n;
 	return vm_map_ram(ctx->page, n, NUMA_NO_NODE);
 }
 
-/* Written, not read: nobody sees the pages before flush_dcache_page(). */
+/* Written through @area, which other addresses of the pages do not know yet. */
 static void bio_unmap(struct context *ctx, void *area, struct bio *bio,
-		      struct bvec_iter *iter, u32 bytes)
+		      struct bvec_iter iter, u32 bytes)
 {
 	if (ctx->mapped) {
 		flush_kernel_vmap_range(area, bytes);
 		vm_unmap_ram(area, ctx->mapped);
 	}
-	while (bytes) {
-		struct bio_vec bv = bio_iter_iovec(bio, *iter);
+	while (ARCH_IMPLEMENTS_FLUSH_DCACHE_PAGE && bytes) {
+		struct bio_vec bv = bio_iter_iovec(bio, iter);
 
 		bv.bv_len = min(bv.bv_len, bytes);
 		flush_dcache_page(bv.bv_page);
-		bio_advance_iter_single(bio, iter, bv.bv_len);
+		bio_advance_iter_single(bio, &iter, bv.bv_len);
 		bytes -= bv.bv_len;
 	}
 }
@@ -242,7 +246,6 @@ static void bio_unmap(struct context *ctx, void *area, struct bio *bio,
 static bool read_in_place(struct context *ctx, struct lf_frame *frame,
 			  struct bio *bio, struct bvec_iter *iter)
 {
-	struct bvec_iter end = *iter;
 	const char *why;
 	void *out;
 	int err;
@@ -253,9 +256,9 @@ static bool read_in_place(struct context *ctx, struct lf_frame *frame,
 	if (!out)
 		return false;
 	err = decode(ctx, frame, out, &why);
-	bio_unmap(ctx, out, bio, &end, frame->pos.ubytes);
+	bio_unmap(ctx, out, bio, *iter, frame->pos.ubytes);
 	if (!err)
-		*iter = end;
+		bio_advance_iter(bio, iter, frame->pos.ubytes);
 	return !err;
 }
 

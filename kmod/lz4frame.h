@@ -19,7 +19,8 @@
  * @why: out, static sentence for errors
  *
  * Accepts independent blocks of 64 KiB to 4 MiB, stored (uncompressed) blocks, block
- * checksums, content size, content checksum; always checks the header checksum. Refuses linked blocks and dictionaries.
+ * checksums, content size, content checksum. The header checksum is always compared.
+ * Refuses linked blocks and dictionaries.
  * Any context that may spend milliseconds; neither sleeps nor allocates.
  *
  * Return: 0, or -EBADMSG where the frame is not what @dlen and its own

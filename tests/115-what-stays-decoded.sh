@@ -74,6 +74,36 @@ for codec in (ZSTD, LZ4):
         assert module("decodes") > before + 25
 
 
+    @test(f"{name}: who scribbles where it reads into harms nobody else", 60)
+    def _():
+        layer = layer_of(noise(1 * MIB, rng), codec, FRAME)
+        device = Device([layer])
+        Server(layer)
+        decoded_mib(0)
+        device.check()
+        before = module("decodes")
+        area, stop = mmap.mmap(-1, FRAME), threading.Event()
+
+        def scribble():
+            while not stop.is_set():
+                for at in range(0, FRAME, 64):
+                    area[at] = 0x55
+
+        thread = threading.Thread(target=scribble)
+        thread.start()
+        fd = device.fd()
+        reads = int(trial(400))
+        try:
+            for i in range(reads):
+                assert os.preadv(fd, [area], i * FRAME % MIB) == FRAME
+        finally:
+            stop.set()
+            thread.join()
+        say(f"{module('decodes') - before} decodes for {reads} reads")
+        assert device.stat("frames_bad") == 0
+        device.check()
+
+
 @test("values that make no sense are refused")
 def _():
     decoded_mib(7)
