@@ -3,7 +3,7 @@
  * origin ROOT DELAY-US BYTES-PER-SECOND: an object store that is as far away as it
  * is told to be.
  *
- * Serves GET, with one byte range or none, of the files below ROOT on 127.0.0.1,
+ * Serves GET, with one byte range or none, and HEAD, of the files below ROOT on 127.0.0.1,
  * and prints its port. Each connection is a link of its own: the head of an answer
  * leaves DELAY-US after its request was there, each byte of the body when a link of
  * that speed would have brought it, never before. What was late is made up for, so
@@ -125,7 +125,8 @@ static bool find_range(const char *head, const struct stat *st, size_t *first,
 	return *first <= *last;
 }
 
-static bool answer_file(int s, const char *head, int fd, uint64_t asked)
+static bool answer_file(int s, const char *head, int fd, bool body,
+			uint64_t asked)
 {
 	bool ranged = strcasestr(head, "\r\nRange: ");
 	size_t first, last;
@@ -139,9 +140,6 @@ static bool answer_file(int s, const char *head, int fd, uint64_t asked)
 		return send_text(s, "404 Not Found", "");
 	if (!find_range(head, &st, &first, &last))
 		return send_text(s, "416 Range Not Satisfiable", "");
-	map = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED)
-		return false;
 	n = snprintf(text, sizeof(text),
 		     "HTTP/1.1 %s\r\nAccept-Ranges: bytes\r\n"
 		     "ETag: \"%llx-%llx\"\r\nContent-Length: %zu\r\n",
@@ -154,6 +152,11 @@ static bool answer_file(int s, const char *head, int fd, uint64_t asked)
 			      last, (unsigned long long)st.st_size);
 	n += snprintf(text + n, sizeof(text) - n, "\r\n");
 	wait_until(asked + delay_ns);
+	if (!body)
+		return send_all(s, text, n, 0);
+	map = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return false;
 	good = send_all(s, text, n, MSG_MORE) &&
 	       send_paced(s, map + first, last + 1 - first, asked + delay_ns);
 	munmap(map, st.st_size);
@@ -163,11 +166,12 @@ static bool answer_file(int s, const char *head, int fd, uint64_t asked)
 
 static bool answer(int s, const char *head, uint64_t asked)
 {
+	bool body = !strncmp(head, "GET ", 4), good;
 	char path[HEAD_MAX], text[64];
-	bool good;
 	int fd;
 
-	if (sscanf(head, "GET /%8000[^ ?]", path) != 1)
+	if (sscanf(head, body ? "GET /%8000[^ ?]" : "HEAD /%8000[^ ?]",
+		   path) != 1)
 		return send_text(s, "405 Method Not Allowed", "");
 	if (!strcmp(path, ".counts")) {
 		snprintf(text, sizeof(text), "%llu %llu\n", requests,
@@ -177,7 +181,7 @@ static bool answer(int s, const char *head, uint64_t asked)
 	fd = openat(root, path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return send_text(s, "404 Not Found", "");
-	good = answer_file(s, head, fd, asked);
+	good = answer_file(s, head, fd, body, asked);
 	close(fd);
 	return good;
 }
