@@ -1053,14 +1053,14 @@ static void start_waiting(struct lf_io *io)
 /* Nobody has asked for it before; a hint. */
 static bool is_new_miss(const struct lf_frame *frame)
 {
-	return READ_ONCE(frame->state) == LF_FRAME_WANTED &&
-	       !READ_ONCE(frame->prefetch) && !READ_ONCE(frame->stored);
+	return list_empty(&frame->waiters) && !READ_ONCE(frame->prefetch) &&
+	       !READ_ONCE(frame->stored);
 }
 
 struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 {
 	struct lf_frame *frame = parked_frame(io);
-	bool waits = false;
+	bool first = !io->waited, waits = false;
 
 	if (frame)
 		return frame;
@@ -1087,7 +1087,7 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 		}
 		lf_frames_want(io->dev, io->table, pos->ustart + pos->ubytes,
 			       io->uend, false);
-		if (is_new_miss(frame))
+		if (first && is_new_miss(frame))
 			lf_around_want(io, pos);
 		/* Who waits for it did not find it. */
 		WRITE_ONCE(frame->referenced, true);

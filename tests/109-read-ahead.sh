@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Who reads on is read ahead for, in batches that travel as few ranges; who
-# jumps causes nothing but his own frame.
+# jumps causes nothing but his own frame, unless around_kib says otherwise.
 . "$(dirname "$0")/common.sh"
 . "$tests/lib/python.sh"
 
@@ -232,6 +232,80 @@ def _():
     # the next helper is not asked for what nobody waits for
     hand = Hand()
     hand.none(0.5)
+
+
+class Sparse:
+    """Reads at places that are far apart, in a layer of small raw frames, with
+    windows of four frames around what misses."""
+
+    FRAME = 16 * KIB
+    STEP = 128 * KIB
+
+    def __init__(self):
+        self.layer = layer_of(random_content[:16 * MIB], NONE, self.FRAME)
+        parameter("around_kib", 4 * self.FRAME // KIB)
+        self.device = Device([self.layer])
+        self.server = Server(self.layer)
+        self.before = module("fill_bytes")
+        self.seen = 0
+        # no two in ascending order: that would be a sequence
+        self.places = range(16 * MIB - self.STEP, 0, -self.STEP)
+
+    def settle(self):
+        wait_until(lambda: module("fill_bytes") - self.before ==
+                   sum(r.length for r in self.server.log), "all bytes")
+
+    def miss(self, at):
+        """The requests that a read causes, when all have been answered."""
+        self.device.check(at, BLOCK)
+        self.settle()
+        new = self.server.log[self.seen:]
+        self.seen = len(self.server.log)
+        return new
+
+
+@test("around_kib: neighbours of a miss come behind it, read ahead")
+def _():
+    sparse = Sparse()
+    at = sparse.places[3]
+    got = sparse.miss(at + 2 * BLOCK)
+    assert [r.offset for r in got] == [at + i * sparse.FRAME for i in range(5)]
+    assert [r.flags for r in got] == [0] + 4 * [Request.PREFETCH]
+    assert not sparse.miss(at + 3 * sparse.FRAME)
+    assert sparse.device.stat("reads_memory") == 1
+
+
+@test("around_kib: at a present frame the window goes on in front of the miss")
+def _():
+    sparse = Sparse()
+    at = sparse.places[5]
+    parameter("around_kib", 0)
+    assert len(sparse.miss(at + 2 * sparse.FRAME)) == 1
+    parameter("around_kib", 4 * sparse.FRAME // KIB)
+    got = sparse.miss(at)
+    assert got[0].offset == at and not got[0].flags, got
+    assert sorted((r.offset - at) // sparse.FRAME for r in got) == \
+        [-3, -2, -1, 0, 1], got
+
+
+@test("around_kib: where nobody reads what comes along, misses soon stand alone")
+def _():
+    sparse = Sparse()
+    took = [len(sparse.miss(at)) for at in sparse.places]
+    say(took)
+    assert took[:32] == 32 * [5], took
+    assert took[32:64] == 32 * [1], took
+    # tried again, in vain
+    assert took[64:72] == 8 * [5], took
+    assert set(took[72:]) == {1}, took
+
+
+@test("around_kib: where readers find it, it goes on")
+def _():
+    sparse = Sparse()
+    for at in sparse.places:
+        assert len(sparse.miss(at)) == 5
+        assert not sparse.miss(at + 2 * sparse.FRAME)
 
 
 finish()
