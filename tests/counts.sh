@@ -35,7 +35,7 @@ count	FSX_SECONDS	5	600	10	120	# of fsx on a device
 count	SEAL_KILLS	3	60	2	10	# of seal, each at another moment
 count	EXPORTS		6	500	2	20	# generations that a device writes and exports
 count	EXPORT_KILLS	1	60	1	10	# of export
-count	SCALE		'TiB|^1 |2000'	.	.	.	# rows of what size costs
+count	SCALE		'TiB|^1 l|2000'	.	.	.	# rows of what size costs
 count	MEMORY_MIB	24	48	16	16	# of a machine's memory that many processes map
 count	TRACE_SESSIONS	12	60	4	12	# of programs whose reads are replayed on a store
 count	STORM_SECONDS	6	60	4	120	# of devices that come and go, for each kind of fault
