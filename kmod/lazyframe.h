@@ -176,7 +176,7 @@ void lf_sysfs_remove(struct lf_device *dev);
  * @quick: the least time that a missing frame took, ns
  */
 struct lf_around {
-	spinlock_t lock;
+	spinlock_t lock;	/* a leaf */
 	u64 window;
 	unsigned int alone;
 	unsigned int rest;

@@ -221,9 +221,10 @@ static void frames_read(struct worker *w)
 	if (w->got.len < FOOTER_BYTES || le32(at + 5) != FOOTER_MAGIC) {
 		frame_count = (size + RAW_FRAME - 1) / RAW_FRAME;
 		frames = calloc(frame_count + 1, sizeof(*frames));
-		for (i = 0; i <= frame_count; i++)
-			frames[i].u = frames[i].c =
-				i < frame_count ? i * RAW_FRAME : size;
+		for (i = 0; i <= frame_count; i++) {
+			frames[i].u = i < frame_count ? i * RAW_FRAME : size;
+			frames[i].c = frames[i].u;
+		}
 		return;
 	}
 	frame_count = le32(at);
@@ -330,16 +331,26 @@ static void parse(int argc, char **argv)
 		uint64_t n = optarg ? strtoull(optarg, NULL, 10) : 0;
 
 		switch (option) {
-		case 'w': workers = n; break;
-		case 'b': block = n; break;
-		case 'n': reads = n; break;
-		case 'r': rounds = n; break;
-		default: exit(2);
+		case 'w':
+			workers = n;
+			break;
+		case 'b':
+			block = n;
+			break;
+		case 'n':
+			reads = n;
+			break;
+		case 'r':
+			rounds = n;
+			break;
+		default:
+			exit(2);
 		}
 	}
 	argv += optind;
 	if (argc - optind != 3 || !workers || !block || !rounds)
-		die("usage: callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] device NAME TABLE | fetch URL SIZE | decode URL SIZE");
+		die("usage: callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] "
+		    "device NAME TABLE | fetch URL SIZE | decode URL SIZE");
 	if (!strcmp(argv[0], "device")) {
 		name = argv[1];
 		table = argv[2];
