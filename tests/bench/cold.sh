@@ -1,0 +1,83 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# machine: slow 8
+# How long four readers take to read all of a cold image of 100 MiB at random, direct,
+# in pieces of 4 KiB and of 2 MiB, over as many connections. Beside it the best row of
+# the seed system's own benchmark for such an origin, whatever its codec, on its
+# machine of 16 threads. The limit is the link's: first byte, and a fourth of what is
+# stored; "no link" is the same from an origin that costs no time: what this machine's
+# one processor needs. Frames of 4 MiB are as large as the seed system's chunks were.
+# Reads of 4 KiB are measured with these only: of those of 128 KiB each is a request,
+# 800 of them, which takes as long as four connections need.
+#
+#	BENCH_ROUNDS	(3; 1: fewer cases)
+. "$(dirname "$0")/bench.sh"
+
+rounds=${BENCH_ROUNDS:-3}
+codecs="none lz41 zstd1 zstd2 zstd3"
+blocks="4096 2097152"
+links=("50 ms + 100 MiB/s" "1 ms + 500 MiB/s")
+if [ "$rounds" = 1 ]; then
+	codecs=zstd1 blocks=2097152 links=("50 ms + 100 MiB/s")
+fi
+codecs=${BENCH_CODECS:-$codecs}
+blocks=${BENCH_BLOCKS:-$blocks}
+declare -A delay=(["50 ms + 100 MiB/s"]=50000 ["1 ms + 500 MiB/s"]=1000)
+declare -A rate=(["50 ms + 100 MiB/s"]=$((100 << 20)) ["1 ms + 500 MiB/s"]=$((500 << 20)))
+declare -A given=(["50 ms + 100 MiB/s 4096"]=562 ["50 ms + 100 MiB/s 2097152"]=587
+	["1 ms + 500 MiB/s 4096"]=55 ["1 ms + 500 MiB/s 2097152"]=66)
+
+# The seed system keeps what it decoded, all of it, and fetches 4 MiB for each miss
+echo 128 >/sys/module/lazyframe/parameters/decoded_mib
+origin_start none 0 0
+for link in "${links[@]}"; do
+	origin_start "$link" ${delay[$link]} ${rate[$link]}
+done
+helper_start --connections 4
+
+# measure BLOCK TABLE: milliseconds of each round
+measure()
+{
+	"$bench/callers" -w 4 -b "$1" -r "$rounds" device cold "$2" >"$tap_dir/times" ||
+		return 1
+	values=($(awk -v slow=$slow '{ printf "%.3f\n", $1 / slow }' "$tap_dir/times"))
+}
+
+# one COLUMN IMAGE: the case of $row
+one()
+{
+	local column=$1 line requests bytes more_requests more_bytes
+
+	line=$(table "$2" "$link" 2>/dev/null)
+	read -r requests bytes < <(counts "$link")
+	check "$row, $column" measure "$block" "$line"
+	read -r more_requests more_bytes < <(counts "$link")
+	cell "$row" "$column" ms "${values[@]}"
+	# the first round, which is not timed, makes as many
+	cell "$row" "$column, requests" requests \
+		$(((more_requests - requests) / (rounds + 1)))
+	cell "$row" "$column, fetched" MiB "$(awk -v b=$((more_bytes - bytes)) \
+		-v n=$((rounds + 1)) 'BEGIN { printf "%.1f", b / n / 1048576 }')"
+}
+
+for link in "${links[@]}"; do
+	for block in $blocks; do
+		for codec in $codecs; do
+			row="$link, $((block >> 10)) KiB, $codec"
+			image=runs100-$codec
+			bytes=$(stat -c %s "$bench/store/$(object $image)")
+			cell "$row" "seed's best (given)" ms "${given["$link $block"]}"
+			cell "$row" "limit" ms "$(awk -v d=${delay[$link]} -v b="$bytes" \
+				-v r=${rate[$link]} 'BEGIN { printf "%.3f", d / 1e3 + b / 4 / r * 1e3 }')"
+			[ "$block" = 4096 ] || one lazyframe $image
+			one "frames of 4 MiB" $image-4M
+			if [ "$rounds" -gt 1 ]; then
+				check "$row, no link" measure "$block" \
+					"$(table $image-4M none 2>/dev/null)"
+				cell "$row" "no link" ms "${values[@]}"
+			fi
+			cell "$row" stored MiB "$(awk -v b="$bytes" 'BEGIN { printf "%.1f", b / 1048576 }')"
+		done
+	done
+done
+finish

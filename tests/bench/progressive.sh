@@ -1,0 +1,63 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# machine: slow 8
+# How long a caller waits for a block that is not there: three of them read 4 KiB
+# each, at once and at random places, of an image of 4 MiB that is cold. The limit is
+# a client that does nothing but to fetch that block's frame over a warm connection
+# (callers.c), with the same origin in the same machine. Beside both what the seed
+# system's own benchmark gave for such an origin, on its machine and with 4 MiB of
+# zeros.
+#
+#	BENCH_ROUNDS	(100; 1: fewer cases) times, and all of it three times
+#	BENCH_CODECS	(none lz41 zstd1)
+. "$(dirname "$0")/bench.sh"
+
+rounds=${BENCH_ROUNDS:-100}
+codecs="none lz41 zstd1"
+turns=3
+if [ "$rounds" = 1 ]; then
+	rounds=5 turns=1 codecs=zstd1
+fi
+codecs=${BENCH_CODECS:-$codecs}
+
+origin_start "20 ms + 100 MB/s" 20000 100000000
+origin_start "1 ms + 500 MB/s" 1000 500000000
+declare -A given=(["20 ms + 100 MB/s"]="42.8 63.3" ["1 ms + 500 MB/s"]="6.0 10.4")
+helper_start
+
+# measure WHAT...: averages and the longest of each turn
+measure()
+{
+	local turn
+
+	averages=() worst=()
+	for turn in $(seq $turns); do
+		"$bench/callers" -w 3 -n 3 -r "$rounds" "$@" >"$tap_dir/times" || return 1
+		averages+=("$(awk -v slow=$slow '{ s += $2 }
+			END { printf "%.3f", s / NR / slow }' "$tap_dir/times")")
+		worst+=("$(awk -v slow=$slow '$3 > m { m = $3 }
+			END { printf "%.3f", m / slow }' "$tap_dir/times")")
+	done
+}
+
+cells()
+{
+	cell "$name $codec average" "$1" ms "${averages[@]}"
+	cell "$name $codec worst" "$1" ms "${worst[@]}"
+}
+
+for name in "20 ms + 100 MB/s" "1 ms + 500 MB/s"; do
+	for codec in $codecs; do
+		url=${origin[$name]}/$(object "runs4-$codec")
+		check "$name, $codec: fetch" measure fetch "$url" $((4 << 20))
+		cells limit
+		check "$name, $codec: decode" measure decode "$url" $((4 << 20))
+		cells "limit, decoded"
+		check "$name, $codec: read" measure device progressive \
+			"$(table "runs4-$codec" "$name")"
+		cells lazyframe
+		averages=("${given[$name]% *}") worst=("${given[$name]#* }")
+		cells "seed (given)"
+	done
+done
+finish
