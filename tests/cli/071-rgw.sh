@@ -161,7 +161,9 @@ guest()
 		"$tests/vm" -k 6.12 -c 1 -p "${rgw##*:}" -- tests/lib/rgw-device.sh \
 			"http://10.0.2.100:${rgw##*:}" "$device" "$device_image" me
 }
-check "an image for devices, and keys" prepared
-tap_take "the machine with the devices ends well" guest
+if [ "$RGW_DEVICES" != 0 ]; then
+	check "an image for devices, and keys" prepared
+	tap_take "the machine with the devices ends well" guest
+fi
 
 tap_end
