@@ -178,7 +178,9 @@ def _():
     with fails(errno.EINVAL):
         os.read(hand.fd, 7)
     readers = [Reader(device, i * 64 * KIB, 512) for i in range(3)]
-    waiting(device, 3)
+    # a read waits before its frame is posted
+    wait_until(lambda: struct.unpack_from("=Q", hand.ring)[0] == 3,
+               "three requests")
     assert select.select([hand.fd], [], [], 5)[0]
     head, = struct.unpack("=Q", os.read(hand.fd, 8))
     assert head == 3, head
