@@ -34,7 +34,7 @@ static DEFINE_MUTEX(lf_devices_lock);
 #define MAX_TIMEOUT		(24 * 60 * 60)
 
 /* Bytes that one bio may ask for, however small the frames are. */
-#define MIN_IO_LEN		(256 << 10)
+#define MIN_IO_LEN		(64 << 10)
 /* So that a write lies in two leaves of an overlay at most. */
 #define MAX_IO_LEN		(4 << 20)
 /* So much is copied in map(); more would keep the submitter, and RCU, too long. */
@@ -629,7 +629,7 @@ static int load_image(struct lf_device *dev)
 		ti->error = "Size does not match the image's";
 		return -EINVAL;
 	}
-	/* So that a read seldom needs more than two frames. */
+	/* So that a read seldom needs more than two frames: it asks for one by one. */
 	dev->io_bytes = max_t(u32, MIN_IO_LEN,
 			      round_up(dev->image.max_frame, SECTOR_SIZE));
 	if (!dev->image.max_frame)
