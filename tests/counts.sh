@@ -31,7 +31,7 @@ count	FUZZ_SECONDS	3	600	5	600	# for each fuzzer
 count	CHANNEL_SECONDS	8	600	10	600	# of random calls on /dev/lazyframe
 count	POWER_CUTS	1	20	1	5	# of a machine that writes
 count	GENERATIONS	60	500	5	50	# of random layers on layers
-count	FSX_SECONDS	5	600	10	120	# of fsx on a device
+count	FSX_SECONDS	3	600	10	120	# of fsx on a device
 count	SEAL_KILLS	3	60	2	10	# of seal, each at another moment
 count	EXPORTS		6	500	2	20	# generations that a device writes and exports
 count	EXPORT_KILLS	1	60	1	10	# of export
