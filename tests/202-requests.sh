@@ -114,10 +114,10 @@ check "32 frames, 32 ranges" eval 'requests | range_bytes >"$tap_dir/ranges"
 	cat "$tap_dir/ranges"; [ "$(wc -l <"$tap_dir/ranges")" = 32 ] &&
 	awk "{ sum += \$3 } END { exit !(sum < 32 * 131200) }" "$tap_dir/ranges"'
 
-# A long read. An eighth of it is enough where it would take too long.
+# A long read. A quarter of it is enough where it would take too long.
 long=$images/image/long
 mib=64
-[ -z "$slow" ] || mib=16
+[ $MATRIX = all ] || mib=16
 url=$(url_of long-zstd-128K)
 object=$images/store/${url%.header}.zstd
 ways=("buffered, 1 MiB:1M:nonblock:1" "direct, 128 KiB:128k:direct:8")
