@@ -292,7 +292,7 @@ static int read_coded(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 	bool whole = len == frame->pos.ubytes;
 	struct lf_decoded *kept = NULL;
 	struct context *ctx;
-	const void *out;
+	void *out;
 	int err = 0;
 
 	if (lf_decoded_read(frame, off, len, bio, iter))
@@ -303,13 +303,9 @@ static int read_coded(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 	ctx = context_get(frame->serial);
 	if (whole && read_in_place(ctx, frame, bio, iter))
 		goto out;
-	if (kept) {
-		out = lf_decoded_content(kept);
-		err = fill_kept(ctx, frame, lf_decoded_content(kept), why);
-	} else {
-		out = ctx->out;
-		err = fill_context(ctx, frame, why);
-	}
+	out = kept ? lf_decoded_content(kept) : ctx->out;
+	err = kept ? fill_kept(ctx, frame, out, why) :
+		     fill_context(ctx, frame, why);
 	if (!err)
 		lf_copy_to_bio(bio, iter, out + off, len);
 out:

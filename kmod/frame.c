@@ -331,15 +331,13 @@ static void __own(struct lf_frame *frame, struct lf_device *dev,
 	struct lf_chunk *c;
 
 	lockdep_assert_held(&frames.lock);
-	frame->owner = dev;
+	WRITE_ONCE(frame->owner, dev);
 	frame->chunk = chunk;
-	WRITE_ONCE(frame->unread, true);
 	list_add_tail(&frame->owned, &dev->prefetch.frames);
 	if (!chunk)
 		return;
 	c = &dev->prefetch.chunk[chunk - 1];
 	c->left += frame->pos.cbytes;
-	c->bytes += frame->pos.cbytes;
 }
 
 /* It is here, or will not come: one less to wait for. */
@@ -394,8 +392,7 @@ static void __disown(struct lf_frame *frame, enum lf_stat stat)
 	if (stat != LF_STATS)
 		this_cpu_add(dev->stats->count[stat], frame->pos.cbytes);
 	list_del_init(&frame->owned);
-	frame->owner = NULL;
-	WRITE_ONCE(frame->unread, false);
+	WRITE_ONCE(frame->owner, NULL);
 }
 
 /* A READY frame that nobody read leaves memory. */
@@ -431,7 +428,7 @@ static void first_read(struct lf_frame *frame)
 
 void lf_frame_offered(struct lf_frame *frame)
 {
-	if (!READ_ONCE(frame->unread))
+	if (!READ_ONCE(frame->owner))
 		return;
 	spin_lock(&frames.lock);
 	if (frame->owner) {
@@ -1215,7 +1212,7 @@ static void touch(struct lf_frame *frame)
 	if (READ_ONCE(frame->referenced))
 		return;
 	WRITE_ONCE(frame->referenced, true);
-	if (READ_ONCE(frame->unread))
+	if (READ_ONCE(frame->owner))
 		first_read(frame);
 }
 

@@ -287,6 +287,28 @@ int lf_meta_load(struct block_device *bdev, struct lf_image *image,
 		 const char **why);
 void lf_meta_unload(struct lf_image *image);
 
+/**
+ * struct lf_frame_bits - a bit for each frame of an image's tables
+ * @first: each table's first bit
+ * @count: bits
+ * @bit: all clear at first
+ */
+struct lf_frame_bits {
+	u32 *first;
+	u32 count;
+	unsigned long *bit;
+};
+
+/**
+ * lf_frame_bits_alloc - make them
+ *
+ * Return: 0 or -ENOMEM, with nothing to free.
+ * Context: process, GFP_KERNEL.
+ */
+int lf_frame_bits_alloc(struct lf_frame_bits *bits,
+			const struct lf_image *image);
+void lf_frame_bits_free(struct lf_frame_bits *bits);
+
 struct dm_bufio_client;
 /**
  * lf_bufio_create - a client with blocks of LF_META_BLOCK bytes, or ERR_PTR
@@ -350,20 +372,17 @@ enum lf_prefetch_source {
  * @start: where it began, to go back to
  * @left: C bytes that are not here yet
  * @began: ktime_get_ns(), when nothing else kept it waiting any more
- * @bytes: C bytes of all of it
  */
 struct lf_chunk {
 	u32 start;
 	u64 left;
 	u64 began;
-	u64 bytes;
 };
 
 /**
  * struct lf_prefetch - see prefetch.c. L: @lock. F: frames.lock.
  * @order: entries, @count of @room; freed at the end
- * @first, @mapped: of LF_PREFETCH_ALL: each layer's first bit, a bit for each
- *		    frame that the image maps
+ * @mapped: of LF_PREFETCH_ALL: the frames that the image maps
  * @next: what is asked for next: of @order, or a bit
  * @asked: C bytes that were asked for
  * @rate: C bytes a second, 0 for no limit
@@ -388,8 +407,7 @@ struct lf_prefetch {
 	u64 *order;			/* L */
 	u32 room;			/* L */
 	u32 count;			/* L */
-	u32 *first;			/* L */
-	unsigned long *mapped;		/* L */
+	struct lf_frame_bits mapped;	/* L */
 	u32 next;			/* L */
 	u32 size;			/* L */
 	u64 asked;			/* L */
@@ -845,13 +863,12 @@ struct lf_frame {
 	u32 codec;			/* I */
 	u32 have;			/* F: bytes of @data that are there */
 	u32 slot;			/* F: valid in SENT */
-	bool unread;			/* F: has an @owner; read without */
 	bool landed;			/* F: of an @owner's: it is here */
 	bool kept;			/* F: of an @owner's: the store has it */
 	bool spared;			/* F: of an @owner's: the LRU hand passed */
 	u8 chunk;			/* F: number + 1 in its @owner; 0: none */
 	struct list_head owned;		/* F: lf_prefetch.frames */
-	struct lf_device *owner;	/* F: for whom nobody waits yet, or NULL */
+	struct lf_device *owner;	/* F: for whom it came unread, or NULL; tested without */
 	unsigned long since;		/* F: jiffies when first wanted */
 	unsigned int timeout;		/* F: longest of its readers', seconds; 0 none */
 	struct lf_store *store;		/* I: with a reference, or NULL */

@@ -270,3 +270,33 @@ void lf_meta_unload(struct lf_image *image)
 	kvfree(image->extent);
 	memset(image, 0, sizeof(*image));
 }
+
+int lf_frame_bits_alloc(struct lf_frame_bits *bits,
+			const struct lf_image *image)
+{
+	u32 layers = image->super.layers, i;
+
+	*bits = (struct lf_frame_bits) {
+		.first = kvmalloc_array(max(layers, 1U), sizeof(*bits->first),
+					GFP_KERNEL),
+	};
+	if (!bits->first)
+		return -ENOMEM;
+	for (i = 0; i < layers; i++) {
+		bits->first[i] = bits->count;
+		bits->count += image->table[i]->table.frames;
+	}
+	bits->bit = kvcalloc(max_t(u32, BITS_TO_LONGS(bits->count), 1),
+			     sizeof(*bits->bit), GFP_KERNEL);
+	if (bits->bit)
+		return 0;
+	lf_frame_bits_free(bits);
+	return -ENOMEM;
+}
+
+void lf_frame_bits_free(struct lf_frame_bits *bits)
+{
+	kvfree(bits->first);
+	kvfree(bits->bit);
+	*bits = (struct lf_frame_bits) {};
+}

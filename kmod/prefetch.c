@@ -83,7 +83,7 @@ static u32 table_of_bit(const struct lf_device *dev, u32 bit)
 	while (high - low > 1) {
 		u32 mid = low + (high - low) / 2;
 
-		if (dev->prefetch.first[mid] <= bit)
+		if (dev->prefetch.mapped.first[mid] <= bit)
 			low = mid;
 		else
 			high = mid;
@@ -120,7 +120,8 @@ static bool bit_place(struct lf_device *dev, u32 bit, struct place *place)
 
 	place->table = dev->image.table[layer];
 	return table_frame(&place->table->table,
-			   bit - dev->prefetch.first[layer], &place->pos) &&
+			   bit - dev->prefetch.mapped.first[layer],
+			   &place->pos) &&
 	       !lf_store_keeps(dev->store, place->table->layer, &place->pos);
 }
 
@@ -137,7 +138,7 @@ static bool next_place(struct lf_device *dev, unsigned int *looks,
 			found = order_place(dev, p->order[p->next++], place);
 			continue;
 		}
-		p->next = find_next_bit(p->mapped, p->count, p->next);
+		p->next = find_next_bit(p->mapped.bit, p->count, p->next);
 		if (p->next < p->count)
 			found = bit_place(dev, p->next++, place);
 	}
@@ -336,11 +337,8 @@ static void forget(struct lf_device *dev)
 	lf_chunks_reset(dev, false);
 	WRITE_ONCE(p->source, LF_PREFETCH_NONE);
 	kvfree(p->order);
-	kvfree(p->first);
-	kvfree(p->mapped);
+	lf_frame_bits_free(&p->mapped);
 	p->order = NULL;
-	p->first = NULL;
-	p->mapped = NULL;
 	p->room = 0;
 	p->count = 0;
 	p->next = 0;
@@ -390,28 +388,10 @@ static int add_order(struct lf_device *dev, const char *hex)
 	return 0;
 }
 
-static int map_layers(struct lf_device *dev, u32 *frames)
-{
-	struct lf_prefetch *p = &dev->prefetch;
-	u32 layers = dev->image.super.layers, i;
-
-	p->first = kvmalloc_array(max(layers, 1U), sizeof(*p->first),
-				  GFP_KERNEL);
-	if (!p->first)
-		return -ENOMEM;
-	*frames = 0;
-	for (i = 0; i < layers; i++) {
-		p->first[i] = *frames;
-		*frames += dev->image.table[i]->table.frames;
-	}
-	p->mapped = kvcalloc(max_t(u32, BITS_TO_LONGS(*frames), 1),
-			     sizeof(long), GFP_KERNEL);
-	return p->mapped ? 0 : -ENOMEM;
-}
-
 /* A layer may have frames that this image has nothing of. */
 static void map_extents(struct lf_device *dev)
 {
+	struct lf_frame_bits *mapped = &dev->prefetch.mapped;
 	struct lf_frame_pos pos;
 	u32 i;
 
@@ -424,8 +404,8 @@ static void map_extents(struct lf_device *dev)
 
 		for (; upos < end && !lf_table_find(table, upos, &pos);
 		     upos = pos.ustart + pos.ubytes) {
-			__set_bit(dev->prefetch.first[layer] + pos.index,
-				  dev->prefetch.mapped);
+			__set_bit(mapped->first[layer] + pos.index,
+				  mapped->bit);
 			cond_resched();
 		}
 	}
@@ -434,7 +414,6 @@ static void map_extents(struct lf_device *dev)
 static int begin_all(struct lf_device *dev)
 {
 	struct lf_prefetch *p = &dev->prefetch;
-	u32 frames;
 	int err;
 
 	/* Memory would lose it again. */
@@ -443,13 +422,11 @@ static int begin_all(struct lf_device *dev)
 	if (READ_ONCE(p->replays))
 		return -EBUSY;
 	forget(dev);
-	err = map_layers(dev, &frames);
-	if (err) {
-		forget(dev);
+	err = lf_frame_bits_alloc(&p->mapped, &dev->image);
+	if (err)
 		return err;
-	}
 	map_extents(dev);
-	p->count = frames;
+	p->count = p->mapped.count;
 	WRITE_ONCE(p->source, LF_PREFETCH_ALL);
 	lf_chunks_reset(dev, true);
 	lf_prefetch_kick(dev);

@@ -37,15 +37,13 @@
  * struct lf_record - a recording
  * @room: entries that fit
  * @count: frames that were read first, those that did not fit included
- * @first: bit of each layer's first frame
- * @seen: a bit for each frame
+ * @seen: frames that were read
  * @order: 0 where @count was raised and the entry is not written yet
  */
 struct lf_record {
 	u32 room;
 	atomic_t count;
-	u32 *first;
-	unsigned long *seen;
+	struct lf_frame_bits seen;
 	u64 order[];
 };
 
@@ -64,9 +62,9 @@ void lf_record_io(const struct lf_io *io, u32 layer)
 	     upos = pos.ustart + pos.ubytes) {
 		if (lf_table_find(&io->table->table, upos, &pos))
 			break;
-		n = record->first[layer] + pos.index;
-		if (test_bit(n, record->seen) ||
-		    test_and_set_bit(n, record->seen))
+		n = record->seen.first[layer] + pos.index;
+		if (test_bit(n, record->seen.bit) ||
+		    test_and_set_bit(n, record->seen.bit))
 			continue;
 		n = atomic_inc_return(&record->count) - 1;
 		if (n >= record->room)
@@ -82,34 +80,26 @@ static void record_free(struct lf_record *record)
 {
 	if (!record)
 		return;
-	kvfree(record->first);
-	kvfree(record->seen);
+	lf_frame_bits_free(&record->seen);
 	kvfree(record);
 }
 
 static struct lf_record *record_new(const struct lf_image *image)
 {
-	u32 layers = image->super.layers, frames = 0, room, i;
 	struct lf_record *record;
+	struct lf_frame_bits seen;
+	u32 room;
 
-	for (i = 0; i < layers; i++)
-		frames += image->table[i]->table.frames;
-	room = min_t(u32, frames, LF_ORDER_MAX);
+	if (lf_frame_bits_alloc(&seen, image))
+		return NULL;
+	room = min_t(u32, seen.count, LF_ORDER_MAX);
 	record = kvzalloc(struct_size(record, order, room), GFP_KERNEL);
-	if (!record)
+	if (!record) {
+		lf_frame_bits_free(&seen);
 		return NULL;
+	}
 	record->room = room;
-	record->first = kvcalloc(layers, sizeof(*record->first), GFP_KERNEL);
-	record->seen = kvcalloc(BITS_TO_LONGS(frames), sizeof(long), GFP_KERNEL);
-	if ((layers && !record->first) || (frames && !record->seen)) {
-		record_free(record);
-		return NULL;
-	}
-	frames = 0;
-	for (i = 0; i < layers; i++) {
-		record->first[i] = frames;
-		frames += image->table[i]->table.frames;
-	}
+	record->seen = seen;
 	return record;
 }
 
