@@ -10,6 +10,7 @@
 #include "stack.h"
 #include "state.h"
 #include "store.h"
+#include "units.h"
 #include "uuid.h"
 
 /* DEVICE_UUID_PREFIX, the image's UUID, a dash and the name have to fit. */
@@ -62,13 +63,9 @@ struct request {
 
 static int parse_seconds(const char *option, const char *text, int *value)
 {
-	unsigned long n;
-	char *end;
+	u64 n;
 
-	errno = 0;
-	n = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end || errno ||
-	    n > MAX_SECONDS) {
+	if (!units_count(text, 0, MAX_SECONDS, &n)) {
 		fprintf(stderr,
 			"lazyframe attach: --%s \"%s\" is no number of seconds from 0 to %d\n",
 			option, text, MAX_SECONDS);

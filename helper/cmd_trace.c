@@ -8,6 +8,7 @@
 #include "cmd.h"
 #include "dm.h"
 #include "replay.h"
+#include "units.h"
 #include "uuid.h"
 
 static const char usage[] =
@@ -46,12 +47,9 @@ struct request {
 static bool parse_count(const char *option, const char *text, unsigned int max,
 			unsigned int *value)
 {
-	unsigned long n;
-	char *end;
+	u64 n;
 
-	errno = 0;
-	n = strtoul(text, &end, 10);
-	if (*text >= '0' && *text <= '9' && !*end && !errno && n && n <= max) {
+	if (units_count(text, 1, max, &n)) {
 		*value = n;
 		return true;
 	}

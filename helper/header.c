@@ -1092,22 +1092,6 @@ int header_check(const struct header *header, struct error *e)
 	return err;
 }
 
-static u8 *put_u32(u8 *p, u32 value)
-{
-	__le32 v = cpu_to_le32(value);
-
-	memcpy(p, &v, sizeof(v));
-	return p + sizeof(v);
-}
-
-static u8 *put_u64(u8 *p, u64 value)
-{
-	__le64 v = cpu_to_le64(value);
-
-	memcpy(p, &v, sizeof(v));
-	return p + sizeof(v);
-}
-
 static u8 *put_bytes(u8 *p, const void *data, size_t bytes)
 {
 	memcpy(p, data, bytes);
@@ -1116,10 +1100,10 @@ static u8 *put_bytes(u8 *p, const void *data, size_t bytes)
 
 static u8 *write_metadata(u8 *p, const struct header *header)
 {
-	p = put_u64(p, header->version);
-	p = put_u64(p, header->block_size);
-	p = put_u64(p, header->size);
-	p = put_u64(p, header->generation);
+	p = lf_put_le64(p, header->version);
+	p = lf_put_le64(p, header->block_size);
+	p = lf_put_le64(p, header->size);
+	p = lf_put_le64(p, header->generation);
 	p = put_bytes(p, header->uuid, UUID_BYTES);
 	return put_bytes(p, header->base_uuid, UUID_BYTES);
 }
@@ -1132,11 +1116,11 @@ static u8 *write_records(u8 *p, const struct header *header)
 		const struct header_mapping *mapping = &header->mapping[i];
 		bool zeros = uuid_is_nil(mapping->uuid);
 
-		p = put_u64(p, mapping->start);
-		p = put_u64(p, mapping->length);
+		p = lf_put_le64(p, mapping->start);
+		p = lf_put_le64(p, mapping->length);
 		p = put_bytes(p, mapping->uuid, UUID_BYTES);
 		/* Equal headers give equal bytes. */
-		p = put_u64(p, zeros ? 0 : mapping->storage);
+		p = lf_put_le64(p, zeros ? 0 : mapping->storage);
 	}
 	return p;
 }
@@ -1145,20 +1129,20 @@ static u8 *write_layers(u8 *p, const struct header *header)
 {
 	u32 i, j;
 
-	p = put_u32(p, header->layers);
+	p = lf_put_le32(p, header->layers);
 	for (i = 0; i < header->layers; i++) {
 		const struct header_layer *layer = &header->layer[i];
 
 		p = put_bytes(p, layer->uuid, UUID_BYTES);
-		p = put_u64(p, layer->ubytes);
+		p = lf_put_le64(p, layer->ubytes);
 		p = put_bytes(p, layer->sha256, sizeof(layer->sha256));
-		p = put_u32(p, layer->codec);
-		p = put_u32(p, layer->frames);
+		p = lf_put_le32(p, layer->codec);
+		p = lf_put_le32(p, layer->frames);
 		for (j = 0; j < layer->frames; j++) {
-			p = put_u64(p, layer->frame[j].ustart);
-			p = put_u64(p, layer->frame[j].cstart);
-			p = put_u32(p, layer->frame[j].ubytes);
-			p = put_u32(p, layer->frame[j].cbytes);
+			p = lf_put_le64(p, layer->frame[j].ustart);
+			p = lf_put_le64(p, layer->frame[j].cstart);
+			p = lf_put_le32(p, layer->frame[j].ubytes);
+			p = lf_put_le32(p, layer->frame[j].cbytes);
 		}
 	}
 	return p;
@@ -1239,12 +1223,12 @@ static int write_v4(const struct header *header, void **data, size_t *bytes,
 	}
 
 	p = write_layers(content, header);
-	p = put_u32(p, header->mappings);
+	p = lf_put_le32(p, header->mappings);
 	write_records(p, header);
 
 	p = write_metadata(out, header);
 	*p++ = 0;
-	p = put_u32(p, size);
+	p = lf_put_le32(p, size);
 	packed = LZ4F_compressFrame(p, bound, content, size, &prefs);
 	if (LZ4F_isError(packed)) {
 		err = error_set(e, -EIO, "cannot compress the header: %s",

@@ -10,7 +10,6 @@
  * thread that nobody waits for, those with credentials: all of them as the user
  * that it goes on as, so that nothing can be read at first only.
  */
-#include <ctype.h>
 #include <getopt.h>
 #include <linux/prctl.h>
 #include <malloc.h>
@@ -100,10 +99,15 @@ static const char usage_text[] =
 
 static bool parse_number(const char *text, u64 min, u64 max, u64 unit, u64 *n)
 {
+	bool good;
 	u64 value;
 
-	if (!units_parse(text, &value) || value < min || value > max ||
-	    (unit != 1 && !isdigit((unsigned char)text[strlen(text) - 1])))
+	/* Only bytes have suffixes. */
+	if (unit == 1)
+		good = units_parse(text, &value) && value >= min && value <= max;
+	else
+		good = units_count(text, min, max, &value);
+	if (!good)
 		return false;
 	*n = value * unit;
 	return true;

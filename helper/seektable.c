@@ -32,13 +32,6 @@ struct footer {
 	u32 entry_bytes;
 };
 
-static void put_le32(u8 *p, u32 value)
-{
-	__le32 v = cpu_to_le32(value);
-
-	memcpy(p, &v, sizeof(v));
-}
-
 static u64 table_bytes(const struct footer *footer)
 {
 	return SKIPPABLE_HEAD_BYTES + (u64)footer->frames * footer->entry_bytes +
@@ -186,17 +179,17 @@ void seektable_write(const struct lf_frame_pos *pos, u32 frames, void *out)
 	u8 *p = out;
 	u32 i;
 
-	put_le32(p, SKIPPABLE_MAGIC);
-	put_le32(p + 4, seektable_bytes(frames) - SKIPPABLE_HEAD_BYTES);
+	lf_put_le32(p, SKIPPABLE_MAGIC);
+	lf_put_le32(p + 4, seektable_bytes(frames) - SKIPPABLE_HEAD_BYTES);
 	p += SKIPPABLE_HEAD_BYTES;
 
 	for (i = 0; i < frames; i++, p += ENTRY_SUM_BYTES) {
-		put_le32(p, pos[i].cbytes);
-		put_le32(p + 4, pos[i].ubytes);
-		put_le32(p + 8, pos[i].sum);
+		lf_put_le32(p, pos[i].cbytes);
+		lf_put_le32(p + 4, pos[i].ubytes);
+		lf_put_le32(p + 8, pos[i].sum);
 	}
 
-	put_le32(p, frames);
+	lf_put_le32(p, frames);
 	p[4] = DESCRIPTOR_SUMS;
-	put_le32(p + 5, SEEKABLE_MAGIC);
+	lf_put_le32(p + 5, SEEKABLE_MAGIC);
 }

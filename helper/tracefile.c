@@ -100,22 +100,6 @@ int trace_parse(const void *data, size_t bytes, struct trace *trace,
 	return err;
 }
 
-static u8 *put32(u8 *p, u32 value)
-{
-	__le32 v = cpu_to_le32(value);
-
-	memcpy(p, &v, sizeof(v));
-	return p + sizeof(v);
-}
-
-static u8 *put64(u8 *p, u64 value)
-{
-	__le64 v = cpu_to_le64(value);
-
-	memcpy(p, &v, sizeof(v));
-	return p + sizeof(v);
-}
-
 int trace_bytes(const struct trace *trace, void **data, size_t *bytes,
 		struct error *e)
 {
@@ -127,19 +111,19 @@ int trace_bytes(const struct trace *trace, void **data, size_t *bytes,
 	if (!start)
 		return error_set(e, -ENOMEM, "no memory for %zu bytes", *bytes);
 	memcpy(start, MAGIC, 8);
-	p = put32(start + 8, VERSION);
-	p = put32(p, trace->layers);
-	p = put32(p, trace->entries);
-	p = put32(p, trace->merged);
+	p = lf_put_le32(start + 8, VERSION);
+	p = lf_put_le32(p, trace->layers);
+	p = lf_put_le32(p, trace->entries);
+	p = lf_put_le32(p, trace->merged);
 	memcpy(p, trace->image, sizeof(trace->image));
 	p += sizeof(trace->image);
 	for (i = 0; i < trace->layers; i++) {
 		memcpy(p, trace->layer[i].uuid, 16);
-		p = put64(p + 16, trace->layer[i].ubytes);
+		p = lf_put_le64(p + 16, trace->layer[i].ubytes);
 	}
 	for (i = 0; i < trace->entries; i++)
-		p = put64(p, trace->entry[i]);
-	put64(p, xxh64(start, p - start, 0));
+		p = lf_put_le64(p, trace->entry[i]);
+	lf_put_le64(p, xxh64(start, p - start, 0));
 	*data = start;
 	return 0;
 }

@@ -31,6 +31,17 @@ bool units_parse(const char *text, u64 *bytes)
 	return true;
 }
 
+bool units_count(const char *text, u64 min, u64 max, u64 *n)
+{
+	u64 value;
+
+	if (!units_parse(text, &value) || value < min || value > max ||
+	    !isdigit((unsigned char)text[strlen(text) - 1]))
+		return false;
+	*n = value;
+	return true;
+}
+
 const char *units_text(u64 bytes, char text[UNITS_TEXT])
 {
 	static const char *const unit[] = { "KiB", "MiB", "GiB", "TiB", "PiB",

@@ -19,6 +19,12 @@
 bool units_parse(const char *text, u64 *bytes);
 
 /**
+ * units_count - a number from @min to @max: digits and nothing else
+ * @n: out, untouched where it is none
+ */
+bool units_count(const char *text, u64 min, u64 max, u64 *n);
+
+/**
  * units_text - "512 B", "40.0 MiB"
  *
  * Return: @text

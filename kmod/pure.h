@@ -88,4 +88,21 @@ static inline u64 lf_get_le64(const void *p)
 	return le64_to_cpu(v);
 }
 
+/* Return: behind what was written */
+static inline u8 *lf_put_le32(u8 *p, u32 value)
+{
+	__le32 v = cpu_to_le32(value);
+
+	memcpy(p, &v, sizeof(v));
+	return p + sizeof(v);
+}
+
+static inline u8 *lf_put_le64(u8 *p, u64 value)
+{
+	__le64 v = cpu_to_le64(value);
+
+	memcpy(p, &v, sizeof(v));
+	return p + sizeof(v);
+}
+
 #endif /* LF_PURE_H */
