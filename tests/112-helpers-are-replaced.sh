@@ -168,18 +168,17 @@ def _():
 @test("what was read ahead goes on, too, from where it was")
 def _():
     device = Device([layer], features="error_if_no_helper")
-    old, seen = Hand(), {}
-    reader = Reader(device, 0, 2 * FRAME)
-    while not any(r.flags & Request.PREFETCH for r in seen.values()):
-        for r in old.requests(0.1):
-            seen[r.offset] = r
-            if not r.flags & Request.PREFETCH:
-                old.answer(r, layers)
-        if reader.done():
-            reader.good()
-            at = reader.args[0] + 2 * FRAME
-            reader = Reader(device, at, 2 * FRAME)
-    ahead = [r for r in seen.values() if r.flags & Request.PREFETCH]
+    old, end, ahead = Hand(), 0, {}
+    while not ahead:
+        reader, end = Reader(device, end, 2 * FRAME), end + 2 * FRAME
+        while not reader.done():
+            ahead.update((r.offset, r) for r in old.requests(0.1))
+            for wanted in [o for o in ahead if o < end]:
+                old.answer(ahead.pop(wanted), layers)
+        reader.good()
+        while late := old.requests(0.5):
+            ahead.update((r.offset, r) for r in late)
+    ahead = list(ahead.values())
     old.fill(ahead[0], part(ahead[0], 3000))
     new = successor()
     again = {r.offset: r for r in new.next(len(ahead))}
@@ -187,7 +186,6 @@ def _():
         assert again[r.offset].flags & Request.PREFETCH, again
         assert again[r.offset].have == (3000 if r is ahead[0] else 0), again
         new.answer(again[r.offset], layers)
-    reader.good()
 
 
 @test("a wedged one: its readers wait, and go on with the next")
