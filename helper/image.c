@@ -14,11 +14,14 @@
 #include "codec.h"
 #include "header.h"
 #include "object.h"
+#include "pipeline.h"
 #include "seektable.h"
 #include "uuid.h"
 
 #define HEADER_SUFFIX	".header"
 #define RAW_RUN		(128U << 10)	/* doubled until the table fits */
+#define OPENERS		16		/* layers looked at at a time */
+#define TAIL_BYTES	(64U << 10)	/* with them comes a table, most likely */
 /* An LZ4 frame may be larger than its content, by very little. */
 #define HEADER_MAX_OBJECT	(HEADER_MAX_BYTES + (HEADER_MAX_BYTES >> 8))
 
@@ -56,48 +59,71 @@ static int make_runs(struct image_layer *layer, struct error *e)
 	return 0;
 }
 
+/* The last bytes of a layer's data object */
+struct tail {
+	void *data;
+	size_t bytes;
+};
+
+/*
+ * The whole seek table, a part of @tail if it is in there, else fetched into
+ * @table, which is the caller's to free.
+ *
+ * Return: as read_table()
+ */
+static int find_table(const struct image_layer *layer,
+		      const struct tail *tail, void **table, const void **found,
+		      u64 *bytes, struct error *e)
+{
+	const struct object_ops *ops = object_ops(layer->locator, e);
+	const void *end = (const u8 *)tail->data + tail->bytes;
+	const char *why = "";
+	int err;
+
+	if (!ops)
+		return -EINVAL;
+	if (tail->bytes < SEEKTABLE_FOOTER_BYTES)
+		return -ENOENT;
+	err = seektable_size((const u8 *)end - SEEKTABLE_FOOTER_BYTES,
+			     layer->cbytes, bytes, &why);
+	if (err == -ENOENT)
+		return err;
+	if (err)
+		return error_set(e, err, "%s: %s", layer->locator, why);
+	if (*bytes <= tail->bytes) {
+		*found = (const u8 *)end - *bytes;
+		return 0;
+	}
+	*table = malloc(*bytes);
+	if (!*table)
+		return error_set(e, -ENOMEM, "out of memory");
+	*found = *table;
+	err = ops->get_range(layer->locator, layer->cbytes - *bytes, *table,
+			     *bytes, e);
+	/* Only "there is no table" may be reported so. */
+	return err == -ENOENT ? -ESTALE : err;
+}
+
 /*
  * Read the object's own seek table into @frame, @frames and @ubytes.
  *
  * Return: 0; -ENOENT without an error text: it has none
  */
-static int read_table(struct image_layer *layer, struct lf_frame_pos **frame,
-		      u32 *frames, u64 *ubytes, struct error *e)
+static int read_table(struct image_layer *layer, const struct tail *tail,
+		      struct lf_frame_pos **frame, u32 *frames, u64 *ubytes,
+		      struct error *e)
 {
-	const struct object_ops *ops = object_ops(layer->locator, e);
-	u8 footer[SEEKTABLE_FOOTER_BYTES];
 	struct lf_frame_pos *pos = NULL;
 	const char *why = "";
-	void *table = NULL;
+	const void *table;
+	void *own = NULL;
 	u64 bytes;
 	u32 room;
 	int err;
 
-	if (!ops)
-		return -EINVAL;
-	if (layer->cbytes < sizeof(footer))
-		return -ENOENT;
-	err = ops->get_range(layer->locator, layer->cbytes - sizeof(footer),
-			     footer, sizeof(footer), e);
+	err = find_table(layer, tail, &own, &table, &bytes, e);
 	if (err)
-		/* Only "there is no table" may be reported so. */
-		return err == -ENOENT ? -ESTALE : err;
-	err = seektable_size(footer, layer->cbytes, &bytes, &why);
-	if (err == -ENOENT)
-		return err;
-	if (err)
-		goto bad;
-	table = malloc(bytes);
-	if (!table) {
-		err = error_set(e, -ENOMEM, "out of memory");
 		goto out;
-	}
-	err = ops->get_range(layer->locator, layer->cbytes - bytes, table,
-			     bytes, e);
-	if (err) {
-		err = err == -ENOENT ? -ESTALE : err;
-		goto out;
-	}
 	err = seektable_frames(table, bytes, &room, &why);
 	if (err)
 		goto bad;
@@ -119,7 +145,7 @@ bad:
 	err = error_set(e, -EINVAL, "%s: %s", layer->locator, why);
 out:
 	free(pos);
-	free(table);
+	free(own);
 	return err;
 }
 
@@ -128,11 +154,15 @@ static bool table_has_sums(const struct image_layer *layer)
 	return layer->frames && layer->frame[0].has_sum;
 }
 
-/* The store's word on the layer's data object. */
-static int stat_layer(struct image_layer *layer, struct object_info *info,
-		      struct error *e)
+/*
+ * The store's word on the layer's data object, and with it as many of its last
+ * bytes as @tail says; 0: none. @tail: its data is the caller's to free.
+ */
+static int look_at(struct image_layer *layer, struct tail *tail,
+		   struct error *e)
 {
 	const struct object_ops *ops = object_ops(layer->locator, e);
+	struct object_info info;
 	int err;
 
 	if (!ops)
@@ -140,16 +170,42 @@ static int stat_layer(struct image_layer *layer, struct object_info *info,
 	if (strlen(layer->locator) >= LAZYFRAME_LOCATOR_MAX)
 		return error_set(e, -ENAMETOOLONG, "%s: longer than %u bytes",
 				 layer->locator, LAZYFRAME_LOCATOR_MAX - 1);
-	err = ops->stat(layer->locator, info, e);
+	if (tail->bytes)
+		err = object_tail(layer->locator, tail->bytes, &tail->data,
+				  &info, e);
+	else
+		err = ops->stat(layer->locator, &info, e);
 	if (err)
 		return err;
-	if (info->bytes > LF_MAX_IMAGE)
+	if (tail->bytes > info.bytes)
+		tail->bytes = info.bytes;
+	if (info.bytes > LF_MAX_IMAGE)
 		return error_set(e, -EFBIG, "%s: larger than %llu TiB",
 				 layer->locator, LF_MAX_IMAGE >> 40);
-	layer->cbytes = info->bytes;
-	layer->data_end = info->bytes;
-	layer->validator = strdup(info->validator);
+	layer->cbytes = info.bytes;
+	layer->data_end = info.bytes;
+	layer->validator = strdup(info.validator);
 	return layer->validator ? 0 : error_set(e, -ENOMEM, "out of memory");
+}
+
+/*
+ * How long a layer's seek table is by what the header says: it lists all frames,
+ * or only those that are mapped. A guess that is too low costs a request.
+ */
+static size_t table_bytes(const struct header_layer *entry)
+{
+	u64 bytes = seektable_bytes(entry->frames), all;
+	u32 biggest = 1, i;
+
+	for (i = 0; i < entry->frames; i++)
+		if (entry->frame[i].ubytes > biggest)
+			biggest = entry->frame[i].ubytes;
+	all = entry->ubytes / biggest + 1;
+	if (all > entry->frames && bytes < TAIL_BYTES)
+		bytes = all > LF_MAX_FRAMES ||
+			seektable_bytes(all) > TAIL_BYTES ?
+			TAIL_BYTES : seektable_bytes(all);
+	return bytes;
 }
 
 /* Each frame of the header's table must be one of the object's own. */
@@ -183,7 +239,8 @@ static int tables_agree(const struct image_layer *layer,
 }
 
 static int open_compressed(struct image_layer *layer,
-			   const struct header_layer *entry, struct error *e)
+			   const struct header_layer *entry,
+			   const struct tail *tail, struct error *e)
 {
 	u64 ubytes = 0, end;
 	u32 i;
@@ -191,7 +248,8 @@ static int open_compressed(struct image_layer *layer,
 
 	/* Only an entry with a table makes a layer a compressed one. */
 	assert(entry && entry->frames);
-	err = read_table(layer, &layer->frame, &layer->frames, &ubytes, e);
+	err = read_table(layer, tail, &layer->frame, &layer->frames, &ubytes,
+			 e);
 	if (!err) {
 		layer->sums = table_has_sums(layer);
 		return tables_agree(layer, entry, ubytes, e);
@@ -229,7 +287,7 @@ static int open_layer(struct image_layer *layer, const struct header *header,
 	const struct header_layer *entry = header_layer(header, layer->uuid);
 	static const u8 unknown[sizeof(entry->sha256)];
 	const struct codec *codec;
-	struct object_info info;
+	struct tail tail = { };
 	char text[UUID_TEXT];
 	int err;
 
@@ -246,9 +304,11 @@ static int open_layer(struct image_layer *layer, const struct header *header,
 		layer->locator = NULL;
 		return error_set(e, -ENOMEM, "out of memory");
 	}
-	err = stat_layer(layer, &info, e);
+	if (layer->codec != LAZYFRAME_CODEC_NONE)
+		tail.bytes = table_bytes(entry);
+	err = look_at(layer, &tail, e);
 	if (err)
-		return err;
+		goto out;
 	if (entry && memcmp(entry->sha256, unknown, sizeof(unknown))) {
 		memcpy(layer->sha256, entry->sha256, sizeof(layer->sha256));
 		layer->has_sha256 = true;
@@ -257,14 +317,83 @@ static int open_layer(struct image_layer *layer, const struct header *header,
 	layer->ubytes = entry && entry->ubytes ? entry->ubytes :
 						 layer->cbytes;
 	if (layer->codec != LAZYFRAME_CODEC_NONE)
-		return open_compressed(layer, entry, e);
-	if (layer->ubytes != layer->cbytes)
-		return error_set(e, -EINVAL,
-				 "%s: %llu bytes long, but the header says %llu",
-				 layer->locator,
-				 (unsigned long long)layer->cbytes,
-				 (unsigned long long)layer->ubytes);
-	return make_runs(layer, e);
+		err = open_compressed(layer, entry, &tail, e);
+	else if (layer->ubytes != layer->cbytes)
+		err = error_set(e, -EINVAL,
+				"%s: %llu bytes long, but the header says %llu",
+				layer->locator,
+				(unsigned long long)layer->cbytes,
+				(unsigned long long)layer->ubytes);
+	else
+		err = make_runs(layer, e);
+out:
+	free(tail.data);
+	return err;
+}
+
+/* Opening all layers: each a job, several at a time, as all that it takes is waiting */
+struct opening {
+	const struct header *header;
+	const char *base;
+	const char *name;
+	struct image_layer *next;
+	struct image_layer *end;
+};
+
+static int next_layer(void *ctx, void *job, struct error *e)
+{
+	struct opening *opening = ctx;
+	struct image_layer **layer = job;
+
+	(void)e;
+	if (opening->next == opening->end)
+		return 0;
+	*layer = opening->next++;
+	return 1;
+}
+
+static int open_one(void *ctx, unsigned int thread, void *job, struct error *e)
+{
+	const struct opening *opening = ctx;
+	struct image_layer **layer = job;
+
+	(void)thread;
+	return open_layer(*layer, opening->header, opening->base,
+			  opening->name, e);
+}
+
+static int opened(void *ctx, void *job, struct error *e)
+{
+	(void)ctx;
+	(void)job;
+	(void)e;
+	return 0;
+}
+
+static int open_layers(struct image *image, const struct header *header,
+		       const char *base, const char *name, struct error *e)
+{
+	static const struct pipeline stages = {
+		.produce = next_layer,
+		.work = open_one,
+		.consume = opened,
+	};
+	struct opening opening = {
+		.header = header,
+		.base = base,
+		.name = name,
+		.next = image->layer,
+		.end = image->layer + image->layers,
+	};
+	struct image_layer *layer[OPENERS];
+	unsigned int n = ARRAY_SIZE(layer), i;
+	void *job[ARRAY_SIZE(layer)];
+
+	for (i = 0; i < n; i++)
+		job[i] = &layer[i];
+	if (image->layers < n)
+		n = image->layers;
+	return n ? pipeline_run(&stages, &opening, job, n, n, e) : 0;
 }
 
 static int compare_layers(const void *a, const void *b)
@@ -524,7 +653,6 @@ static int open_header(const char *url, struct image *image, struct error *e)
 	struct header header = { };
 	void *data = NULL;
 	size_t bytes;
-	u32 i;
 	int err;
 
 	err = image_split_url(url, &base, &name, e);
@@ -560,8 +688,8 @@ static int open_header(const char *url, struct image *image, struct error *e)
 	err = list_missing_layers(&header, base, name, e);
 	if (!err)
 		err = collect_layers(image, &header, e);
-	for (i = 0; !err && i < image->layers; i++)
-		err = open_layer(&image->layer[i], &header, base, name, e);
+	if (!err)
+		err = open_layers(image, &header, base, name, e);
 	if (!err)
 		err = make_extents(image, &header, e);
 	if (err)
@@ -576,11 +704,13 @@ out:
 }
 
 /* What a table says about frames, their first bytes say about the codec. */
-static int detect_codec(struct image_layer *layer, struct error *e)
+static int detect_codec(struct image_layer *layer, const struct tail *tail,
+			struct error *e)
 {
 	const struct object_ops *ops = object_ops(layer->locator, e);
+	u64 at = layer->frames ? layer->frame[0].cstart : 0;
 	u8 head[4];
-	int err;
+	int err = 0;
 
 	if (!ops)
 		return -EINVAL;
@@ -588,9 +718,10 @@ static int detect_codec(struct image_layer *layer, struct error *e)
 		layer->codec = LAZYFRAME_CODEC_NONE;
 		return 0;
 	}
-	err = ops->get_range(layer->locator,
-			     layer->frames ? layer->frame[0].cstart : 0, head,
-			     sizeof(head), e);
+	if (tail->bytes == layer->cbytes)
+		memcpy(head, (const u8 *)tail->data + at, sizeof(head));
+	else
+		err = ops->get_range(layer->locator, at, head, sizeof(head), e);
 	if (!err)
 		layer->codec = codec_detect(head);
 	return err;
@@ -611,10 +742,30 @@ static int uuid_of_object(const struct image_layer *layer, u8 uuid[16],
 	return 0;
 }
 
+/* @table: has it a seek table? */
+static int read_object(struct image_layer *layer, bool *table, struct error *e)
+{
+	struct tail tail = { .bytes = TAIL_BYTES };
+	int err;
+
+	err = look_at(layer, &tail, e);
+	if (err)
+		goto out;
+	err = read_table(layer, &tail, &layer->frame, &layer->frames,
+			 &layer->ubytes, e);
+	*table = !err;
+	if (err && err != -ENOENT)
+		goto out;
+	layer->sums = *table && table_has_sums(layer);
+	err = detect_codec(layer, &tail, e);
+out:
+	free(tail.data);
+	return err;
+}
+
 static int open_object(const char *url, struct image *image, struct error *e)
 {
 	struct image_layer *layer;
-	struct object_info info;
 	bool table;
 	int err;
 
@@ -628,16 +779,7 @@ static int open_object(const char *url, struct image *image, struct error *e)
 	if (!layer->locator)
 		return error_set(e, -ENOMEM, "out of memory");
 
-	err = stat_layer(layer, &info, e);
-	if (err)
-		return err;
-	err = read_table(layer, &layer->frame, &layer->frames, &layer->ubytes,
-			 e);
-	if (err && err != -ENOENT)
-		return err;
-	table = !err;
-	layer->sums = table && table_has_sums(layer);
-	err = detect_codec(layer, e);
+	err = read_object(layer, &table, e);
 	if (err)
 		return err;
 	if (table && layer->frames && layer->codec == LAZYFRAME_CODEC_NONE)

@@ -35,36 +35,59 @@ const struct object_ops *object_ops(const char *url, struct error *e)
 	return NULL;
 }
 
-int object_get(const char *url, u64 max, void **data, size_t *bytes,
-	       struct error *e)
+/* As object_ops.peek, from every store, by two requests if need be. */
+static int peek(const char *url, bool tail, size_t len, void **data,
+		struct object_info *info, struct error *e)
 {
 	const struct object_ops *ops = object_ops(url, e);
-	struct object_info info;
+	int err = -EAGAIN;
 	void *buf;
-	int err;
 
 	if (!ops)
 		return -EINVAL;
-	err = ops->stat(url, &info, e);
+	if (ops->peek)
+		err = ops->peek(url, tail, len, data, info, e);
+	if (err != -EAGAIN)
+		return err;
+	err = ops->stat(url, info, e);
 	if (err)
 		return err;
-	if (info.bytes > max)
-		return error_set(e, -EFBIG,
-				 "%s: %llu bytes, more than the %llu that are allowed here",
-				 url, (unsigned long long)info.bytes,
-				 (unsigned long long)max);
-	buf = malloc(info.bytes + 1);
+	if (info->bytes < len)
+		len = info->bytes;
+	else if (info->bytes > len && !tail)
+		return -EFBIG;
+	buf = malloc(len + 1);
 	if (!buf)
-		return error_set(e, -ENOMEM, "%s: no memory for %llu bytes",
-				 url, (unsigned long long)info.bytes);
-	err = ops->get_range(url, 0, buf, info.bytes, e);
-	if (err) {
+		return error_set(e, -ENOMEM, "%s: no memory for %zu bytes",
+				 url, len);
+	err = ops->get_range(url, info->bytes - len, buf, len, e);
+	if (err)
 		free(buf);
-		return err;
-	}
-	*data = buf;
-	*bytes = info.bytes;
-	return 0;
+	else
+		*data = buf;
+	return err;
+}
+
+int object_get(const char *url, u64 max, void **data, size_t *bytes,
+	       struct error *e)
+{
+	struct object_info info;
+	int err = peek(url, false, max, data, &info, e);
+
+	if (err == -EFBIG)
+		error_set(e, err,
+			  "%s: %llu bytes, more than the %llu that are allowed here",
+			  url, (unsigned long long)info.bytes,
+			  (unsigned long long)max);
+	if (!err)
+		*bytes = info.bytes;
+	return err;
+}
+
+int object_tail(const char *url, size_t len, void **data,
+		struct object_info *info, struct error *e)
+{
+	return peek(url, true, len, data, info, e);
 }
 
 char *object_url_escape(const char *name)

@@ -63,6 +63,10 @@ struct object_put;
  *	      may fail all the same.
  * @stat: size, metadata
  * @get_range: exactly @len bytes or an error
+ * @peek: both in one request: what stat() tells and a whole object of at most @len
+ *	  bytes, or (@tail) the last @len bytes of a longer one. @data: malloc()ed,
+ *	  the caller frees. -EFBIG, with @info set: longer, and no @tail. -EAGAIN:
+ *	  not to be had in this way.
  * @put: a small object in one go, with "uncompressed-size" unless @ubytes is ~0
  * @put_begin: start a big object that arrives in parts, one behind the other, from
  *	       one thread
@@ -73,7 +77,7 @@ struct object_put;
  * @list: all objects two levels below @url, in any order, but for those with a
  *	  name or directory that begins with a dot
  * A store that is read-only leaves the put functions NULL; one that cannot be
- * listed leaves @list NULL.
+ * listed leaves @list NULL, one where requests cost nothing @peek.
  */
 struct object_ops {
 	const char *scheme;
@@ -81,6 +85,8 @@ struct object_ops {
 	int (*stat)(const char *url, struct object_info *info, struct error *e);
 	int (*get_range)(const char *url, u64 off, void *buf, size_t len,
 			 struct error *e);
+	int (*peek)(const char *url, bool tail, size_t len, void **data,
+		    struct object_info *info, struct error *e);
 	int (*put)(const char *url, const void *buf, size_t len, u64 ubytes,
 		   struct error *e);
 	int (*put_begin)(const char *url, u64 ubytes, struct object_put **put,
@@ -110,6 +116,13 @@ const struct object_ops *object_ops(const char *url, struct error *e);
  */
 int object_get(const char *url, u64 max, void **data, size_t *bytes,
 	       struct error *e);
+
+/**
+ * object_tail - what stat() tells, and an object's last @len bytes
+ * @data: out, malloc()ed, the caller frees; all of an object that has fewer
+ */
+int object_tail(const char *url, size_t len, void **data,
+		struct object_info *info, struct error *e);
 
 /**
  * object_url_escape - a name as the part of a URL behind a slash

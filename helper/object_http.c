@@ -16,21 +16,46 @@
 #define REFUSAL_BYTES	2048
 
 /**
+ * struct want - what is asked for
+ * @range: "first-last", or of as many last bytes "-many"; "": all
+ * @off: of the body's first byte; unused if @peek
+ * @buf: for the body; unused if @peek
+ * @len: of the body, exactly; at most if @peek
+ * @head: no body
+ * @peek: see http_peek(): the head tells how long the body is
+ * @tail: with @peek: @len bytes will do of a longer object
+ */
+struct want {
+	char range[48];
+	u64 off;
+	void *buf;
+	size_t len;
+	bool head;
+	bool peek;
+	bool tail;
+};
+
+/**
  * struct reply - what a server answered
  * @curl: only as long as it answers
- * @buf: where the body goes, @room bytes
+ * @buf: where the body goes, @room bytes; of a peek malloc()ed
  * @got: bytes of body so far
  * @overflow: the body is longer than @room
+ * @unfit: an error: by its head, the answer is not what a peek can use
+ * @size: of the object, if it is
  * @length: Content-Length, or HEAD_UNKNOWN
  * @has_range: @range is what Content-Range says
  * @refusal: what an answer that is not the object says
  */
 struct reply {
 	CURL *curl;
+	const struct want *want;
 	u8 *buf;
 	size_t room;
 	size_t got;
 	bool overflow;
+	int unfit;
+	u64 size;
 	long status;
 	u64 length;
 	bool has_range;
@@ -59,6 +84,39 @@ static void read_head(CURL *curl, struct reply *r)
 	r->has_ubytes = ubytes && head_u64(&ubytes, &r->ubytes) && !*ubytes;
 }
 
+static bool body_counts(long status)
+{
+	return status == 200 || status == 206;
+}
+
+/*
+ * Is a peek's answer, by its head, all of an object that is not too long, or as
+ * many of its last bytes as were asked for? Then there is room for it. Whatever
+ * else it may be is left to those who ask twice.
+ */
+static int fit(struct reply *r)
+{
+	const struct want *want = r->want;
+	const struct head_range *range = &r->range;
+	u64 bytes = r->length;
+
+	r->size = r->length;
+	if (r->status == 206 && want->tail && r->has_range && !range->empty &&
+	    range->last + 1 == range->size) {
+		r->size = range->size;
+		bytes = range->last - range->first + 1;
+		if (bytes != (r->size < want->len ? r->size : want->len))
+			return -EAGAIN;
+	} else if (r->status != 200 || r->length == HEAD_UNKNOWN) {
+		return -EAGAIN;
+	} else if (bytes > want->len) {
+		return want->tail ? -EAGAIN : -EFBIG;
+	}
+	r->buf = malloc(bytes + 1);
+	r->room = bytes;
+	return r->buf ? 0 : -ENOMEM;
+}
+
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
 	struct reply *r = arg;
@@ -66,13 +124,19 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 
 	curl_easy_getinfo(r->curl, CURLINFO_RESPONSE_CODE, &r->status);
 	/* The body of an error is for people, if at all. */
-	if (r->status != 200 && r->status != 206) {
+	if (!body_counts(r->status)) {
 		size_t room = sizeof(r->refusal) - 1 - r->refused;
 
 		memcpy(r->refusal + r->refused, data, len < room ? len : room);
 		r->refused += len < room ? len : room;
 		r->refusal[r->refused] = 0;
 		return len;
+	}
+	if (r->want->peek && !r->buf) {
+		read_head(r->curl, r);
+		r->unfit = fit(r);
+		if (r->unfit)
+			return 0;
 	}
 	if (len > r->room - r->got) {
 		r->overflow = true;
@@ -121,17 +185,16 @@ static bool worth_a_retry(long status)
 }
 
 /*
- * One request, with a signature of its own. @range: "first-last", or NULL for a
- * HEAD.
+ * One request, with a signature of its own.
  *
  * Return: 0: @r is a full answer with any status; 1: try again; the error's
  * text is set.
  */
-static int attempt(const char *url, const char *range, struct reply *r,
+static int attempt(const char *url, const struct want *want, struct reply *r,
 		   struct error *e)
 {
 	struct auth_call call = {
-		.method = range ? "GET" : "HEAD",
+		.method = want->head ? "HEAD" : "GET",
 		.url = url,
 	};
 	char detail[CURL_ERROR_SIZE] = "";
@@ -155,19 +218,25 @@ static int attempt(const char *url, const char *range, struct reply *r,
 		err = error_set(e, -ENOMEM, "out of memory");
 		goto out;
 	}
-	if (range)
-		curl_easy_setopt(curl, CURLOPT_RANGE, range);
-	else
+	if (want->range[0])
+		curl_easy_setopt(curl, CURLOPT_RANGE, want->range);
+	if (want->head)
 		curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
 	r->curl = curl;
 	rc = curl_easy_perform(curl);
 	read_head(curl, r);
+	/* Nobody looked at the head of an answer without a body yet. */
+	if (!rc && want->peek && !r->buf && body_counts(r->status))
+		r->unfit = fit(r);
 	if (!rc)
 		again = client_answer(auth, &sig, r->status, r->refusal,
 				      head_date(curl));
 	if (rc == CURLE_URL_MALFORMAT || rc == CURLE_UNSUPPORTED_PROTOCOL) {
 		err = error_set(e, -EINVAL, "%s: %s", url, *detail ? detail :
 				curl_easy_strerror(rc));
+	} else if (r->unfit) {
+		err = error_set(e, r->unfit, "%s: %s", url,
+				strerror(-r->unfit));
 	} else if (r->overflow) {
 		error_set(e, -EPROTO,
 			  "%s: status %ld with more bytes than were asked for; the server must support ranges",
@@ -187,22 +256,29 @@ out:
 	return err;
 }
 
-/* Is it the range that was asked for, or all of an object of that size? */
-static bool range_is(const struct reply *r, u64 off, size_t len)
+/*
+ * Is it the range that was asked for, or all of an object of that size? Of a
+ * peek, is it all that its head told?
+ */
+static bool body_is(const struct reply *r)
 {
-	if (r->got != len)
+	const struct want *want = r->want;
+
+	if (want->head || !body_counts(r->status))
+		return true;
+	if (want->peek)
+		return r->got == r->room;
+	if (r->got != want->len)
 		return false;
 	if (r->status == 200)
-		return !off;
-	return r->status == 206 && r->has_range && !r->range.empty &&
-	       r->range.first == off && r->range.last == off + len - 1;
+		return !want->off;
+	return r->has_range && !r->range.empty &&
+	       r->range.first == want->off &&
+	       r->range.last == want->off + want->len - 1;
 }
 
-/*
- * @range as for attempt(); a body must be exactly @len bytes from @off.
- */
-static int request(const char *url, const char *range, u64 off, void *buf,
-		   size_t len, struct reply *r, struct error *e)
+static int request(const char *url, const struct want *want, struct reply *r,
+		   struct error *e)
 {
 	unsigned int i;
 	int err;
@@ -210,29 +286,30 @@ static int request(const char *url, const char *range, u64 off, void *buf,
 	for (i = 0; i < ATTEMPTS; i++) {
 		web_pause(i);
 		memset(r, 0, sizeof(*r));
-		r->buf = buf;
-		r->room = len;
-		err = attempt(url, range, r, e);
+		r->want = want;
+		r->buf = want->buf;
+		r->room = want->len;
+		err = attempt(url, want, r, e);
+		if (!err && body_is(r))
+			return 0;
+		if (!err)
+			error_set(e, -EPROTO,
+				  "%s: asked for bytes %s, got status %ld and %zu other bytes",
+				  url, want->range, r->status, r->got);
+		if (want->peek)
+			free(r->buf);
 		if (err < 0)
 			return err;
-		if (err)
-			continue;
-		if (!range || (r->status != 200 && r->status != 206) ||
-		    range_is(r, off, len))
-			return 0;
-		error_set(e, -EPROTO,
-			  "%s: asked for bytes %s, got status %ld and %zu other bytes",
-			  url, range, r->status, r->got);
 	}
-	error_prefix(e, "%s%s after %d attempts", range ? "bytes " : "the size",
-		     range ? range : "", ATTEMPTS);
+	error_prefix(e, "%s%s after %d attempts", want->head ? "the size" :
+		     want->range[0] ? "bytes " : "the object", want->range,
+		     ATTEMPTS);
 	return -EIO;
 }
 
-/* @range: that was asked for, or NULL */
-static int refused(const char *url, const char *range, const struct reply *r,
-		   struct error *e)
+static int refused(const char *url, const struct reply *r, struct error *e)
 {
+	const char *range = r->want->range;
 	char *code, why[128] = "";
 
 	if (bucket_is(url) && r->refused) {
@@ -245,27 +322,34 @@ static int refused(const char *url, const char *range, const struct reply *r,
 				 "%s: no such object, the server says 404%s",
 				 url, why);
 	return error_set(e, status_error(r->status), "%s: %s%s%sthe server says %ld%s",
-			 url, range ? "bytes " : "", range ? range : "",
-			 range ? ": " : "", r->status, why);
+			 url, *range ? "bytes " : "", range,
+			 *range ? ": " : "", r->status, why);
 }
 
 static int http_get_range(const char *url, u64 off, void *buf, size_t len,
 			  struct error *e)
 {
-	char range[48];
+	struct want want = { .off = off, .buf = buf, .len = len };
 	struct reply r;
 	int err;
 
 	if (!len)
 		return 0;
-	snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)off,
-		 (unsigned long long)(off + len - 1));
-	err = request(url, range, off, buf, len, &r, e);
-	if (err)
+	snprintf(want.range, sizeof(want.range), "%llu-%llu",
+		 (unsigned long long)off, (unsigned long long)(off + len - 1));
+	err = request(url, &want, &r, e);
+	if (err || body_counts(r.status))
 		return err;
-	if (r.status == 200 || r.status == 206)
-		return 0;
-	return refused(url, range, &r, e);
+	return refused(url, &r, e);
+}
+
+static void take_info(const struct reply *r, u64 bytes,
+		      struct object_info *info)
+{
+	info->bytes = bytes;
+	info->ubytes = r->ubytes;
+	info->has_ubytes = r->has_ubytes;
+	memcpy(info->validator, r->validator, sizeof(info->validator));
 }
 
 /*
@@ -275,48 +359,73 @@ static int http_get_range(const char *url, u64 off, void *buf, size_t len,
 static int http_stat(const char *url, struct object_info *info,
 		     struct error *e)
 {
-	struct reply r;
+	static const struct want head = { .head = true };
 	u8 byte;
+	const struct want first = { .range = "0-0", .buf = &byte, .len = 1 };
+	struct reply r;
 	int err;
 
 	memset(info, 0, sizeof(*info));
-	err = request(url, NULL, 0, NULL, 0, &r, e);
+	err = request(url, &head, &r, e);
 	if (err)
 		return err;
 	if (r.status == 200 && r.length != HEAD_UNKNOWN) {
-		info->bytes = r.length;
-		goto found;
+		take_info(&r, r.length, info);
+		return 0;
 	}
 	if (r.status == 404 || r.status == 410)
-		goto refused;
+		return refused(url, &r, e);
 
-	err = request(url, "0-0", 0, &byte, 1, &r, e);
+	err = request(url, &first, &r, e);
 	if (err)
 		return err;
 	if (r.status == 416 && r.has_range && !r.range.size)
-		info->bytes = 0;
+		take_info(&r, 0, info);
 	else if (r.status == 206 && r.range.size != HEAD_UNKNOWN)
-		info->bytes = r.range.size;
+		take_info(&r, r.range.size, info);
 	else if (r.status == 200)
-		info->bytes = 1;
+		take_info(&r, 1, info);
 	else if (r.status == 206)
 		return error_set(e, -EPROTO,
 				 "%s: the server does not tell the size",
 				 url);
 	else
-		goto refused;
-found:
-	info->ubytes = r.ubytes;
-	info->has_ubytes = r.has_ubytes;
-	memcpy(info->validator, r.validator, sizeof(info->validator));
+		return refused(url, &r, e);
 	return 0;
+}
 
-refused:
-	return refused(url, NULL, &r, e);
+/*
+ * A suffix range brings an object's size along with its end, in Content-Range;
+ * not all servers know them.
+ */
+static int http_peek(const char *url, bool tail, size_t len, void **data,
+		     struct object_info *info, struct error *e)
+{
+	struct want want = { .len = len, .peek = true, .tail = tail };
+	struct reply r;
+	int err;
+
+	memset(info, 0, sizeof(*info));
+	if (tail)
+		snprintf(want.range, sizeof(want.range), "-%zu", len);
+	err = request(url, &want, &r, e);
+	if (err) {
+		info->bytes = r.size;
+		return err;
+	}
+	if (r.status == 401 || r.status == 403 || r.status == 404 ||
+	    r.status == 410)
+		return refused(url, &r, e);
+	if (!r.buf)
+		return -EAGAIN;
+	take_info(&r, r.size, info);
+	*data = r.buf;
+	return 0;
 }
 
 const struct object_ops object_http_ops = {
 	.scheme = "http",
 	.stat = http_stat,
 	.get_range = http_get_range,
+	.peek = http_peek,
 };

@@ -24,6 +24,12 @@ static int s3_get_range(const char *url, u64 off, void *buf, size_t len,
 	return object_http_ops.get_range(url, off, buf, len, e);
 }
 
+static int s3_peek(const char *url, bool tail, size_t len, void **data,
+		   struct object_info *info, struct error *e)
+{
+	return object_http_ops.peek(url, tail, len, data, info, e);
+}
+
 /* Finding and deleting */
 
 /* s3://bucket, malloc()ed */
@@ -208,6 +214,7 @@ const struct object_ops object_s3_ops = {
 	.writable = s3_writable,
 	.stat = s3_stat,
 	.get_range = s3_get_range,
+	.peek = s3_peek,
 	.put = s3_put,
 	.put_begin = s3_put_begin,
 	.put_part = s3_put_part,

@@ -3,10 +3,11 @@
 """http_server.py FOLDER LOG: an object store, good and bad.
 
 Prints its port and serves until stdin ends. A path is /<mode>/<file>; modes:
-good, nohead (403 to HEAD), norange (always 200 and everything), wrong (another
-range than asked for), short (half a body), flaky (503 twice for each path, then
-good), weak (a weak entity tag), moved (redirect to good), away (redirect to
-file://), meta (uncompressed-size as S3 has it), dead (500).
+good, nohead (403 to HEAD), norange (always 200 and everything), old (the same
+for a number of last bytes), wrong (another range than asked for), short (half a
+body), flaky (503 twice for each path, then good), weak (a weak entity tag), moved
+(redirect to good), away (redirect to file://), meta (uncompressed-size as S3 has
+it), dead (500).
 """
 import collections
 import http.server
@@ -64,10 +65,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             headers.append(("x-amz-meta-uncompressed-size", "1048577"))
         if self.command == "HEAD":
             return self.answer(200, b"", headers, len(data))
-        m = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
-        if not m or mode == "norange":
+        m = re.fullmatch(r"bytes=(\d*)-(\d+)", self.headers["Range"] or "")
+        if not m or mode == "norange" or mode == "old" and not m[1]:
             return self.answer(200, data, headers)
-        first, last = int(m[1]), min(int(m[2]), len(data) - 1)
+        first, last = int(m[1] or max(0, len(data) - int(m[2]))), len(data) - 1
+        if m[1]:
+            last = min(int(m[2]), last)
         if first > last:
             return self.answer(416, b"", [("Content-Range",
                                            f"bytes */{len(data)}")])
