@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "bucket.h"
 #include "cmd.h"
 #include "codec.h"
 #include "header.h"
@@ -228,8 +229,8 @@ static int add_ref(struct gc *gc, const u8 uuid[16], u32 name,
 /* malloc()ed; NULL: no memory */
 static char *object_url(const struct gc *gc, const struct object *object)
 {
-	char *dir = object_url_escape(object->dir);
-	char *name = object_url_escape(object->name), *url = NULL;
+	char *dir = url_escape(object->dir, "");
+	char *name = url_escape(object->name, ""), *url = NULL;
 	size_t len = strlen(gc->url);
 
 	while (len && gc->url[len - 1] == '/')

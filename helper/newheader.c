@@ -277,7 +277,8 @@ int newheader_store(const struct newheader *h, struct error *e)
 		goto out;
 	result->header_bytes = bytes;
 	if (!h->n->dry_run)
-		err = h->ops->put(result->header_url, data, bytes, ~0ULL, e);
+		err = h->ops->put(result->header_url, data, bytes, ~0ULL,
+				  false, e);
 	/*
 	 * It may be there all the same: nothing that it names will be. What was
 	 * there before is somebody else's.

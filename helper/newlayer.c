@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "bucket.h"
 #include "interrupt.h"
 #include "mapping.h"
 #include "newheader.h"
@@ -628,7 +629,7 @@ static int find_destination(struct writer *w, struct error *e)
 		url = base;
 	if (n->name) {
 		free(name);
-		name = object_url_escape(n->name);
+		name = url_escape(n->name, "");
 		if (!name) {
 			err = no_memory(e);
 			goto out;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "object.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -88,23 +87,4 @@ int object_tail(const char *url, size_t len, void **data,
 		struct object_info *info, struct error *e)
 {
 	return peek(url, true, len, data, info, e);
-}
-
-char *object_url_escape(const char *name)
-{
-	char *url = malloc(3 * strlen(name) + 1), *p = url;
-
-	if (!url)
-		return NULL;
-	for (; *name; name++) {
-		unsigned char c = *name;
-
-		/* What RFC 3986 calls unreserved. */
-		if (isalnum(c) || strchr("-._~", c))
-			*p++ = c;
-		else
-			p += sprintf(p, "%%%02X", c);
-	}
-	*p = 0;
-	return url;
 }

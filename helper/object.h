@@ -67,7 +67,8 @@ struct object_put;
  *	  bytes, or (@tail) the last @len bytes of a longer one. @data: malloc()ed,
  *	  the caller frees. -EFBIG, with @info set: longer, and no @tail. -EAGAIN:
  *	  not to be had in this way.
- * @put: a small object in one go, with "uncompressed-size" unless @ubytes is ~0
+ * @put: a small object in one go, with "uncompressed-size" unless @ubytes is ~0.
+ *	 @over: in one step in place of what is there, which stays if that fails
  * @put_begin: start a big object that arrives in parts, one behind the other, from
  *	       one thread
  * @put_part: @off and @len of one part
@@ -88,7 +89,7 @@ struct object_ops {
 	int (*peek)(const char *url, bool tail, size_t len, void **data,
 		    struct object_info *info, struct error *e);
 	int (*put)(const char *url, const void *buf, size_t len, u64 ubytes,
-		   struct error *e);
+		   bool over, struct error *e);
 	int (*put_begin)(const char *url, u64 ubytes, struct object_put **put,
 			 struct error *e);
 	int (*put_part)(struct object_put *put, u64 off, const void *buf,
@@ -123,12 +124,5 @@ int object_get(const char *url, u64 max, void **data, size_t *bytes,
  */
 int object_tail(const char *url, size_t len, void **data,
 		struct object_info *info, struct error *e);
-
-/**
- * object_url_escape - a name as the part of a URL behind a slash
- *
- * Return: malloc()ed, or NULL where memory is out
- */
-char *object_url_escape(const char *name);
 
 #endif

@@ -413,18 +413,20 @@ static int make_dirs(const char *path)
 }
 
 /*
- * Give the file its name. A name that is taken already cannot be linked
- * over, only renamed over.
+ * Give the file its name. A name that is taken already cannot be linked over,
+ * only renamed over; that is also for file systems that know no links.
  */
-static int put_name(struct object_put *put, const char *dir)
+static int put_name(struct object_put *put, const char *dir, bool over)
 {
 	char proc[40];
 
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", put->fd);
+	if (!linkat(AT_FDCWD, put->temp ? put->temp : proc, AT_FDCWD, put->path,
+		    AT_SYMLINK_FOLLOW))
+		return 0;
+	if (errno == EEXIST && !over)
+		return -EEXIST;
 	if (!put->temp) {
-		snprintf(proc, sizeof(proc), "/proc/self/fd/%d", put->fd);
-		if (!linkat(AT_FDCWD, proc, AT_FDCWD, put->path,
-			    AT_SYMLINK_FOLLOW))
-			return 0;
 		if (errno != EEXIST)
 			return -errno;
 		put->temp = temp_name(dir);
@@ -442,10 +444,10 @@ static int put_name(struct object_put *put, const char *dir)
 }
 
 static int file_put(const char *url, const void *buf, size_t len, u64 ubytes,
-		    struct error *e);
+		    bool over, struct error *e);
 
-static int file_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
-			   struct error *e)
+static int commit(struct object_put *put, u64 bytes, u64 ubytes, bool over,
+		  struct error *e)
 {
 	char *dir = path_parent(put->path), *side = NULL, text[24];
 	struct stat st;
@@ -468,7 +470,7 @@ static int file_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
 	}
 	err = make_dirs(dir);
 	if (!err)
-		err = put_name(put, dir);
+		err = put_name(put, dir, over);
 	if (!err)
 		err = sync_dir(dir);
 	if (err) {
@@ -479,7 +481,8 @@ static int file_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
 		side = path_join(put->url, SIDECAR);
 		snprintf(text, sizeof(text), "%llu",
 			 (unsigned long long)ubytes);
-		err = side ? file_put(side, text, strlen(text), ~0ULL, e) :
+		err = side ? file_put(side, text, strlen(text), ~0ULL, true,
+				      e) :
 			     error_set(e, -ENOMEM, "out of memory");
 	}
 out:
@@ -489,13 +492,19 @@ out:
 	return err;
 }
 
+static int file_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
+			   struct error *e)
+{
+	return commit(put, bytes, ubytes, false, e);
+}
+
 static void file_put_abort(struct object_put *put)
 {
 	put_free(put);
 }
 
 static int file_put(const char *url, const void *buf, size_t len, u64 ubytes,
-		    struct error *e)
+		    bool over, struct error *e)
 {
 	struct object_put *put;
 	int err;
@@ -508,7 +517,7 @@ static int file_put(const char *url, const void *buf, size_t len, u64 ubytes,
 		file_put_abort(put);
 		return err;
 	}
-	return file_put_commit(put, len, ubytes, e);
+	return commit(put, len, ubytes, over, e);
 }
 
 static int file_delete(const char *url, struct error *e)

@@ -1,137 +1,84 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "bucket.h"
 #include "dm.h"
-#include "io.h"
 #include "object.h"
 #include "replay.h"
+#include "state.h"
 #include "uuid.h"
 
 /* Entries that travel in one message */
 #define ADD_ENTRIES	512
 #define ENTRY_DIGITS	16
 
-static bool is_url(const char *where)
+/* A path is as good as its URL; malloc()ed. */
+static char *url_of(const char *where, struct error *e)
 {
-	return strstr(where, "://");
-}
+	char *path = NULL, *escaped = NULL, *url = NULL;
 
-static int read_path(const char *path, void **data, size_t *bytes,
-		     struct error *e)
-{
-	struct stat st;
-	int fd, err = 0;
-	ssize_t n;
-
-	*data = NULL;
-	fd = io_open(path, &st);
-	if (fd < 0)
-		return error_set(e, fd, "%s: %s", path, strerror(-fd));
-	if (st.st_size > (off_t)TRACE_MAX_BYTES)
-		err = -EFBIG;
-	if (!err) {
-		*data = malloc(st.st_size + 1);
-		n = *data ? io_read_all(fd, *data, st.st_size + 1) : -ENOMEM;
-		err = n < 0 ? n : 0;
-		*bytes = n;
-	}
-	close(fd);
-	if (!err)
-		return 0;
-	free(*data);
-	*data = NULL;
-	return error_set(e, err, "%s: %s", path, strerror(-err));
+	if (strstr(where, "://"))
+		url = strdup(where);
+	else if (!path_absolute(where, &path, NULL))
+		escaped = url_escape(path, "/");
+	if (escaped && asprintf(&url, "file://%s", escaped) < 0)
+		url = NULL;
+	if (!url)
+		error_set(e, -ENOMEM, "no memory");
+	free(escaped);
+	free(path);
+	return url;
 }
 
 int trace_load(const char *where, struct trace *trace, struct error *e)
 {
+	char *url = url_of(where, e);
 	void *data = NULL;
 	size_t bytes = 0;
 	int err;
 
 	*trace = (struct trace){};
-	err = is_url(where) ? object_get(where, TRACE_MAX_BYTES, &data, &bytes,
-					 e) :
-			      read_path(where, &data, &bytes, e);
-	if (err)
-		return err;
-	err = trace_parse(data, bytes, trace, e);
-	if (err)
-		error_prefix(e, "%s", where);
+	err = url ? object_get(url, TRACE_MAX_BYTES, &data, &bytes, e) :
+		    -ENOMEM;
+	if (!err) {
+		err = trace_parse(data, bytes, trace, e);
+		if (err)
+			error_prefix(e, "%s", where);
+	}
 	free(data);
+	free(url);
 	return err;
-}
-
-static int write_path(const char *path, const void *data, size_t bytes,
-		      bool force, struct error *e)
-{
-	char temp[4096];
-	int fd, err;
-
-	if ((size_t)snprintf(temp, sizeof(temp), "%s.%d.tmp", path,
-			     getpid()) >= sizeof(temp))
-		return error_set(e, -ENAMETOOLONG, "%s: too long", path);
-	fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	if (fd < 0)
-		return error_set(e, -errno, "%s: %m", temp);
-	err = io_pwrite(fd, data, bytes, 0);
-	if (!err && fsync(fd))
-		err = -errno;
-	close(fd);
-	/* link() does not replace what is there, rename() does. */
-	if (!err && (force ? rename(temp, path) : link(temp, path)))
-		err = -errno;
-	if (err || !force)
-		unlink(temp);
-	return err ? error_set(e, err, "%s: %s%s", path, strerror(-err),
-			       err == -EEXIST ? "; --force replaces it" : "") :
-		     0;
-}
-
-static int write_url(const char *url, const void *data, size_t bytes,
-		     bool force, struct error *e)
-{
-	const struct object_ops *ops = object_ops(url, e);
-	struct object_info info;
-	int err;
-
-	if (!ops)
-		return -EINVAL;
-	if (!ops->put)
-		return error_set(e, -EROFS,
-				 "%s: cannot be written; give a file, and put it there by other means",
-				 url);
-	/* Not every store refuses by itself to replace an object. */
-	err = ops->stat(url, &info, e);
-	if (err && err != -ENOENT)
-		return err;
-	if (!err && !force)
-		return error_set(e, -EEXIST,
-				 "%s: there is one already; --force replaces it",
-				 url);
-	if (!err)
-		err = ops->delete(url, e);
-	if (err && err != -ENOENT)
-		return err;
-	return ops->put(url, data, bytes, ~0ULL, e);
 }
 
 int trace_store(const char *where, const struct trace *trace, bool force,
 		struct error *e)
 {
+	const struct object_ops *ops;
+	void *data = NULL;
+	char *url = NULL;
 	size_t bytes;
-	void *data;
 	int err;
 
 	err = trace_bytes(trace, &data, &bytes, e);
 	if (err)
 		return err;
-	err = is_url(where) ? write_url(where, data, bytes, force, e) :
-			      write_path(where, data, bytes, force, e);
+	url = url_of(where, e);
+	ops = url ? object_ops(url, e) : NULL;
+	if (!ops)
+		err = -EINVAL;
+	else if (!ops->put)
+		err = error_set(e, -EROFS,
+				"%s: cannot be written; give a file, and put it there by other means",
+				url);
+	else
+		err = ops->put(url, data, bytes, ~0ULL, force, e);
+	if (err == -EEXIST)
+		error_set(e, err,
+			  "%s: there is one already; --force replaces it",
+			  where);
+	free(url);
 	free(data);
 	return err;
 }

@@ -123,7 +123,7 @@ static size_t meta_headers(const char *url, u64 ubytes, bool only_new,
 }
 
 static int put_whole(const char *url, const void *buf, size_t len, u64 ubytes,
-		     const atomic_bool *stop, struct error *e)
+		     bool only_new, const atomic_bool *stop, struct error *e)
 {
 	struct sigv4_header header[2];
 	char number[24];
@@ -132,7 +132,7 @@ static int put_whole(const char *url, const void *buf, size_t len, u64 ubytes,
 			.method = "PUT",
 			.url = url,
 			.header = header,
-			.headers = meta_headers(url, ubytes, true, number,
+			.headers = meta_headers(url, ubytes, only_new, number,
 						header),
 		},
 		.data = len ? buf : "",
@@ -149,13 +149,13 @@ static int put_whole(const char *url, const void *buf, size_t len, u64 ubytes,
 	return err;
 }
 
-int s3_put(const char *url, const void *buf, size_t len, u64 ubytes,
+int s3_put(const char *url, const void *buf, size_t len, u64 ubytes, bool over,
 	   struct error *e)
 {
 	u64 bytes;
-	int err = look(url, &bytes, e);
+	int err = over ? 0 : look(url, &bytes, e);
 
-	return err ? err : put_whole(url, buf, len, ubytes, NULL, e);
+	return err ? err : put_whole(url, buf, len, ubytes, !over, NULL, e);
 }
 
 /* Parts */
@@ -697,7 +697,8 @@ int s3_put_commit(struct object_put *put, u64 bytes, u64 ubytes,
 		err = error_set(e, -EINVAL, "%s: parts are missing", put->name);
 	else if (!put->id)
 		err = put_whole(put->name, part ? part->data : NULL,
-				part ? part->len : 0, ubytes, &put->stop, e);
+				part ? part->len : 0, ubytes, true, &put->stop,
+				e);
 	else if (part)
 		err = queue_part(put, e);
 	if (!err && put->id)

@@ -3,9 +3,9 @@
  * Writing objects to S3 and what speaks like it: what is small in one request,
  * what is big in parts, of which several are on their way at a time.
  *
- * Nothing that exists is written over: each request that makes an object visible
- * is conditional, and where the store does not know conditions, a look before
- * finds what is there. Each body has a checksum, which the store compares.
+ * Nothing that exists is written over unless that is asked for: each request that
+ * makes an object visible is conditional, and where the store does not know
+ * conditions, a look before finds what is there. Each body has a checksum, which the store compares.
  *
  * Parts grow, so that 10,000 of them, which is all that S3 takes, hold an object
  * of the size that S3 takes, while small objects need little memory.
@@ -24,9 +24,9 @@
 /* s3_part_bytes - of the part with this number, from 1 on */
 u64 s3_part_bytes(unsigned int number);
 
-int s3_put(const char *url, const void *buf, size_t len, u64 ubytes,
-	   struct error *e);
 /* As in struct object_ops, but for parts: they come in order, from one thread. */
+int s3_put(const char *url, const void *buf, size_t len, u64 ubytes, bool over,
+	   struct error *e);
 int s3_put_begin(const char *url, u64 ubytes, struct object_put **put,
 		 struct error *e);
 int s3_put_part(struct object_put *put, u64 off, const void *buf, size_t len,

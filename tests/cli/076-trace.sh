@@ -4,6 +4,7 @@
 # none; what is there already stays. Without a module.
 tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/tap.sh"
+. "$tests/s3.sh"
 export PATH="${LAZYFRAME_BIN:-$tests/../helper}:$PATH"
 cd "$tap_dir" || exit 1
 
@@ -49,9 +50,9 @@ check "the order of the traces does not matter" eval 'lazyframe trace --merge c 
 check "merged is merged again" eval 'lazyframe trace --merge m -o o && cmp m o'
 check "traces of two images share what they share" eval 'lazyframe trace --merge a d -o two &&
 	[ "$(lazyframe trace --show two | sed -n 3p)" = "layers 2" ]'
-check "what is there stays" says 1 "File exists; --force replaces it" \
+check "what is there stays" says 1 "there is one already; --force replaces it" \
 	lazyframe trace --merge a -o m
-check "and nothing is left beside it" eval '[ -z "$(ls *.tmp 2>/dev/null)" ]'
+check "and nothing is left beside it" eval '[ -z "$(ls .*.tmp *.tmp 2>/dev/null)" ]'
 check "but with --force" eval 'lazyframe trace --merge a -o m --force && [ "$(frames m)" = "1 2 3 4 " ]'
 check "a store keeps one, too" eval 'mkdir s && lazyframe trace --merge a -o "file://$PWD/s/u/x.header.trace" &&
 	lazyframe trace --show "file://$PWD/s/u/x.header.trace" | cmp - shown'
@@ -59,6 +60,22 @@ check "and what it has" says 1 "--force replaces it" \
 	lazyframe trace --merge b -o "file://$PWD/s/u/x.header.trace"
 check "but with --force" eval 'lazyframe trace --merge b -o "file://$PWD/s/u/x.header.trace" --force &&
 	[ "$(frames "file://$PWD/s/u/x.header.trace")" = "2 1 3 " ]'
+
+# An object store: what is there is replaced in one step, or not at all.
+s3_start
+trap 's3_stop; rm -rf "$tap_dir"' EXIT
+s3_keys
+url=s3://bucket/u/x.header.trace
+check "S3 keeps one" eval 'lazyframe trace --merge a -o $url && [ "$(frames $url)" = "1 2 3 4 " ]'
+check "and what it has" says 1 "there is one already; --force replaces it" \
+	lazyframe trace --merge b -o $url
+s3_control "fault put count=100"
+check "a put that fails" says 1 "500" lazyframe trace --merge b -o $url --force
+check "loses nothing" test "$(frames $url)" = "1 2 3 4 "
+s3_stop
+s3_start
+check "one that does not replaces it" eval 'lazyframe trace --merge b -o $url --force &&
+	[ "$(frames $url)" = "2 1 3 " ]'
 
 head -c 100 a >cut
 cp a flipped
