@@ -523,7 +523,7 @@ int auth_sign(struct auth *auth, const struct auth_call *call,
 	if (kind->place)
 		err = bucket_parse(call->url, &url, e);
 	else if (!copy(&place.target.url, call->url))
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 	if (err)
 		goto out;
 	pthread_mutex_lock(&auth->lock);

@@ -68,7 +68,7 @@ static int files_read(struct files *f, const char *profile, struct error *e)
 		     "profile " : "", profile) < 0)
 		f->section = NULL;
 	if (!f->credentials_path || !f->config_path || !f->section)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	err = file_read(f->credentials_path, &f->credentials, &f->shared, e);
 	if (!err)
 		err = file_read(f->config_path, &f->config, &f->config_shared,
@@ -160,7 +160,7 @@ static int find_place(struct aws *aws, const struct files *f, struct error *e)
 	if (!aws->region)
 		aws->region = strdup("us-east-1");
 	if (!aws->region)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	if (!region_valid(aws->region))
 		return error_set(e, -EINVAL,
 				 "AWS_REGION: \"%s\" is no region's name",
@@ -290,7 +290,7 @@ static int from_container(struct aws *aws, struct error *e)
 		return -ENOENT;
 	}
 	if (!aws->agent)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	aws->source = AWS_CONTAINER;
 	aws->agent_token = env_copy("AWS_CONTAINER_AUTHORIZATION_TOKEN", NULL);
 	aws->token_file = env_copy("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
@@ -309,7 +309,7 @@ static int from_instance(struct aws *aws, struct error *e)
 	if (!aws->metadata)
 		aws->metadata = strdup(METADATA);
 	if (!aws->metadata)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	return endpoint_check(aws->metadata, e);
 }
 
@@ -349,7 +349,7 @@ int aws_load(struct aws **result, secret_warn *warn, struct error *e)
 		aws->profile = strdup(profile ? profile : "default");
 	if (!aws || !aws->profile) {
 		free(aws);
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	}
 	err = files_read(&f, aws->profile, e);
 	if (!err)

@@ -87,6 +87,17 @@ bool url_unescape(char *text)
 	return true;
 }
 
+size_t url_host(const char *host, bool tls)
+{
+	const char *port = tls ? ":443" : ":80";
+	size_t len = strcspn(host, "/?#");
+
+	if (len > strlen(port) &&
+	    !strncmp(host + len - strlen(port), port, strlen(port)))
+		len -= strlen(port);
+	return len;
+}
+
 /* What any store takes for a name, and nothing that could change a URL. */
 static bool bucket_valid(const char *name)
 {
@@ -127,7 +138,7 @@ int bucket_parse(const char *text, struct bucket_url *url, struct error *e)
 	key = strdup(*slash ? slash + 1 : "");
 	if (!url->bucket || !key) {
 		free(key);
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	}
 	if (!bucket_valid(url->bucket)) {
 		free(key);
@@ -143,7 +154,7 @@ int bucket_parse(const char *text, struct bucket_url *url, struct error *e)
 	}
 	url->key = url_escape(key, "/");
 	free(key);
-	return url->key ? 0 : error_set(e, -ENOMEM, "out of memory");
+	return url->key ? 0 : no_memory(e);
 }
 
 void bucket_free(struct bucket_url *url)
@@ -178,16 +189,10 @@ int endpoint_check(const char *endpoint, struct error *e)
 /* The host as libcurl sends it: without a port that is the scheme's own. */
 static char *endpoint_host(const char *endpoint, const char **path)
 {
-	bool tls = !strncmp(endpoint, "https:", 6);
 	const char *host = strstr(endpoint, "://") + 3;
-	size_t len = strcspn(host, "/");
-	const char *port = tls ? ":443" : ":80";
 
-	*path = host + len;
-	if (len > strlen(port) &&
-	    !strncmp(host + len - strlen(port), port, strlen(port)))
-		len -= strlen(port);
-	return strndup(host, len);
+	*path = host + strcspn(host, "/");
+	return strndup(host, url_host(host, !strncmp(endpoint, "https:", 6)));
 }
 
 int bucket_target(const struct bucket_url *url, const char *endpoint,
@@ -237,7 +242,7 @@ int bucket_target(const struct bucket_url *url, const char *endpoint,
 nomem:
 	free(host);
 	bucket_target_free(target);
-	return error_set(e, -ENOMEM, "out of memory");
+	return no_memory(e);
 }
 
 void bucket_target_free(struct bucket_target *target)

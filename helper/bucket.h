@@ -104,6 +104,9 @@ int endpoint_check(const char *endpoint, struct error *e);
  */
 void bucket_answer(const char *body, char **code, char *why, size_t size);
 
+/* url_host - bytes of the host, with its port unless that is the scheme's own */
+size_t url_host(const char *host, bool tls);
+
 /* url_escape - malloc()ed; @keep: characters left alone beside the unreserved */
 char *url_escape(const char *text, const char *keep);
 

@@ -49,7 +49,7 @@ CURL *client_take(struct error *e)
 		curl = curl_easy_init();
 	if (!curl || tls_apply(curl, &tls)) {
 		curl_easy_cleanup(curl);
-		error_set(e, -ENOMEM, "out of memory");
+		no_memory(e);
 		return NULL;
 	}
 	return curl;
@@ -87,14 +87,14 @@ int client_sign(const struct auth_call *call, struct auth **auth,
 		err = keyring_open(&keyring, on_warning, &tls, e);
 	pthread_mutex_unlock(&lock);
 	if (!err && keyring_find(keyring, call->url, auth))
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 	if (err)
 		return err;
 	if (*auth)
 		return auth_sign(*auth, call, sig, e);
 	sig->follow = true;
 	sig->url = strdup(call->url);
-	return sig->url ? 0 : error_set(e, -ENOMEM, "out of memory");
+	return sig->url ? 0 : no_memory(e);
 }
 
 bool client_answer(struct auth *auth, const struct auth_signed *sig,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <getopt.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -488,8 +489,6 @@ static int load_trace(struct request *request, struct error *e)
 	struct error why = {};
 	int err;
 
-	if (!request->prefetch)
-		return 0;
 	if (request->trace_path) {
 		err = trace_load(request->trace_path, &request->trace, e);
 		request->has_trace = !err;
@@ -509,6 +508,51 @@ static int load_trace(struct request *request, struct error *e)
 			why.text);
 	free(beside);
 	return 0;
+}
+
+/* What fetches the trace while the image is looked at */
+struct loading {
+	struct request *request;
+	pthread_t thread;
+	int err;
+	struct error error;
+};
+
+static void *load_trace_thread(void *arg)
+{
+	struct loading *loading = arg;
+
+	loading->err = load_trace(loading->request, &loading->error);
+	return NULL;
+}
+
+/*
+ * All that is asked of the network: what the image is, unless an overlay that is
+ * there tells it, and the trace.
+ */
+static int fetch(struct request *request, const char *meta,
+		 struct image **image, struct error *e)
+{
+	struct loading loading = { .request = request };
+	int err = 0;
+
+	if (request->prefetch)
+		err = pthread_create(&loading.thread, NULL, load_trace_thread,
+				     &loading);
+	if (err)
+		return error_set(e, -err, "cannot start a thread: %s",
+				 strerror(err));
+	if (!known(request, meta))
+		err = image_open(request->url, image, e);
+	if (!err && *image)
+		err = check_sha256(request, (*image)->sha256, request->url, e);
+	if (request->prefetch)
+		pthread_join(loading.thread, NULL);
+	if (!err && loading.err) {
+		*e = loading.error;
+		err = loading.err;
+	}
+	return err;
 }
 
 /* The device is there: it stays, whatever becomes of this. */
@@ -553,11 +597,7 @@ int cmd_attach(int argc, char **argv)
 		err = path_absolute(request.cow, &cow, &e);
 	request.cow = cow;
 	if (!err)
-		err = load_trace(&request, &e);
-	if (!err && !known(&request, meta))
-		err = image_open(request.url, &image, &e);
-	if (!err && image)
-		err = check_sha256(&request, image->sha256, request.url, &e);
+		err = fetch(&request, meta, &image, &e);
 	if (!err)
 		err = attach(&request, meta, image, &e);
 	image_free(image);

@@ -94,7 +94,7 @@ static int add_change(struct build *b, u64 start, u64 end,
 
 		change = reallocarray(change, room, sizeof(*change));
 		if (!change)
-			return error_set(e, -ENOMEM, "out of memory");
+			return no_memory(e);
 		b->change = change;
 		b->room = room;
 	}

@@ -105,7 +105,7 @@ static int note_parts(const struct device *device, struct parts *parts,
 	parts->path[n + 1] = strdup(cow);
 	parts->count += 2;
 	return parts->path[n] && parts->path[n + 1] ? 0 :
-	       error_set(e, -ENOMEM, "out of memory");
+	       no_memory(e);
 }
 
 /* All overlays from one device downwards. */

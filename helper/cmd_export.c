@@ -188,7 +188,7 @@ static int add_run(void *arg, u64 block, u64 blocks, enum overlay_kind kind,
 
 		change = reallocarray(x->change, room, sizeof(*change));
 		if (!change)
-			return error_set(e, -ENOMEM, "out of memory");
+			return no_memory(e);
 		x->change = change;
 		x->room = room;
 	}
@@ -249,7 +249,7 @@ static int open_sealed(struct export *x, struct error *e)
 	if (x->fd < 0)
 		return error_set(e, -errno, "%s: %s", path, strerror(errno));
 	if (posix_memalign((void **)&x->buf, 4096, PIECE + LF_META_BLOCK))
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	return 0;
 }
 

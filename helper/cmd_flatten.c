@@ -76,7 +76,7 @@ static int count_mapped(struct flatten *f, struct error *e)
 	f->mapped = calloc(image->layers + 1UL, sizeof(*f->mapped));
 	f->keep = calloc(image->layers + 1UL, sizeof(*f->keep));
 	if (!f->mapped || !f->keep)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	err = mapping_of_image(image, &f->list, e);
 	for (i = 0; !err && i < f->list.count; i++) {
 		const struct header_mapping *m = &f->list.mapping[i];
@@ -133,7 +133,7 @@ static int add_change(struct flatten *f, const struct newlayer_change *c,
 
 		change = reallocarray(change, room, sizeof(*change));
 		if (!change)
-			return error_set(e, -ENOMEM, "out of memory");
+			return no_memory(e);
 		f->change = change;
 		f->room = room;
 	}
@@ -274,7 +274,7 @@ static int name_object(struct flatten *f, struct error *e)
 		len -= suffix;
 	f->name = strndup(slash, len);
 	f->layer.name = f->name;
-	return f->name ? 0 : error_set(e, -ENOMEM, "out of memory");
+	return f->name ? 0 : no_memory(e);
 }
 
 static int read_image(void *arg, u64 off, void *buf, size_t len,

@@ -72,11 +72,6 @@ struct gc {
 	u64 found_bytes;
 };
 
-static int no_memory(struct error *e)
-{
-	return error_set(e, -ENOMEM, "out of memory");
-}
-
 /* Length of @name without @suffix; 0: it ends otherwise. */
 static size_t stem(const char *name, const char *suffix)
 {

@@ -347,7 +347,7 @@ static int verify_cover(const struct verify *v, struct error *e)
 	int err = 0;
 
 	if (!order)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	for (i = 0; i < image->extents; i++)
 		order[i] = i;
 	sort_image = image;
@@ -420,7 +420,7 @@ static int set_up(struct verify *v, struct error *e)
 	v->batch = calloc(v->jobs, sizeof(*v->batch));
 	v->job = calloc(v->jobs, sizeof(*v->job));
 	if (!v->batch || !v->job)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	for (i = 0; i < v->jobs; i++) {
 		v->job[i] = &v->batch[i];
 		v->batch[i].c = malloc(LAZYFRAME_MAX_CFRAME);

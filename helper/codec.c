@@ -67,7 +67,7 @@ int codec_encoder_new(const struct codec *codec, int level, u32 frame_bytes,
 	size_t err;
 
 	if (!enc)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	enc->id = codec->id;
 	switch (codec->id) {
 	case LAZYFRAME_CODEC_ZSTD:

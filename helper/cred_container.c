@@ -26,7 +26,7 @@ static int make_header(const struct aws *aws, const struct web *web,
 				"the container's authorization token has several lines");
 	if (!err && token && asprintf(line, "Authorization: %s", token) < 0) {
 		*line = NULL;
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 	}
 	secret_free(read);
 	return err;

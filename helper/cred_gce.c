@@ -32,7 +32,7 @@ int credentials_gce(const struct gs *gs, const struct web *web,
 		return error_set(e, -ENOENT,
 				 "no credentials: set GOOGLE_APPLICATION_CREDENTIALS to the file with a service account's key; the metadata server is switched off by NO_GCE_CHECK");
 	if (asprintf(&url, "http://%s" TOKEN, gs->metadata) < 0)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	req.url = url;
 	err = web_ask(web, &req, &answer, e);
 	free(url);

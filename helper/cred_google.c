@@ -68,12 +68,12 @@ static int account_body(const struct gs *gs, time_t when, char **body,
 	if (head && claims)
 		err = jwt_sign(head, claims, gs->key, &token, e);
 	else
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 	if (!err && asprintf(body,
 			     "grant_type=urn%%3Aietf%%3Aparams%%3Aoauth%%3Agrant-type%%3Ajwt-bearer&assertion=%s",
 			     token) < 0) {
 		*body = NULL;
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 	}
 	secret_free(token);
 	free(claims);
@@ -97,7 +97,7 @@ static int user_body(const struct gs *gs, char **body, struct error *e)
 	if (n >= 0)
 		return 0;
 	*body = NULL;
-	return error_set(e, -ENOMEM, "out of memory");
+	return no_memory(e);
 }
 
 static int ask(const struct gs *gs, const struct web *web, time_t when,

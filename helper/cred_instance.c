@@ -31,7 +31,7 @@ static int ask(const struct aws *aws, const struct web *web, const char *method,
 	while (len && aws->metadata[len - 1] == '/')
 		len--;
 	if (asprintf(&url, "%.*s%s", (int)len, aws->metadata, path) < 0)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	req.url = url;
 	err = web_ask(web, &req, answer, e);
 	free(url);
@@ -55,7 +55,7 @@ static int role_path(const char *list, char **path, struct error *e)
 	free(name);
 	if (!escaped || asprintf(path, ROLES "%s", escaped) < 0) {
 		free(escaped);
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	}
 	free(escaped);
 	if (len)

@@ -69,7 +69,7 @@ int credentials_web_identity(const struct aws *aws, const struct web *web,
 	url = make_url(aws);
 	secret_free(token);
 	if (!body || !url) {
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 		goto out;
 	}
 	req.url = url;

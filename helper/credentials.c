@@ -67,7 +67,7 @@ int credentials_copy(char **to, const char *text, struct error *e)
 {
 	*to = text && *text ? strdup(text) : NULL;
 	if (text && *text && !*to)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	return 0;
 }
 
@@ -137,7 +137,7 @@ int credentials_bearer(const char *token, struct credentials *cred,
 				 "the token is empty, or has spaces or control characters");
 	if (asprintf(&cred->lines, "Authorization: Bearer %s", token) < 0) {
 		cred->lines = NULL;
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	}
 	return 0;
 }

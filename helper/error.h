@@ -29,11 +29,18 @@ struct error {
 })
 
 /**
- * error_text - set only the text
+ * no_memory - the same, where an allocation failed
+ *
+ * Return: -ENOMEM
  */
+int no_memory(struct error *e);
+
 /* text_plain - control characters, which a server may have sent, become '?' */
 void text_plain(char *text);
 
+/**
+ * error_text - set only the text
+ */
 void error_text(struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 

@@ -13,11 +13,6 @@
 #define TOKEN_URI	"https://oauth2.googleapis.com/token"
 #define METADATA	"metadata.google.internal"
 
-static int no_memory(struct error *e)
-{
-	return error_set(e, -ENOMEM, "out of memory");
-}
-
 /* Where Cloud Storage is */
 
 static int find_endpoint(struct gs *gs, struct error *e)

@@ -139,11 +139,6 @@ static void skip_varints(struct reader *in, u64 count)
 		take_varint(in);
 }
 
-static int no_memory(struct error *e)
-{
-	return error_set(e, -ENOMEM, "no memory for the header");
-}
-
 static int cut_short(struct error *e)
 {
 	return error_set(e, -EINVAL, "the header is cut short");

@@ -43,7 +43,7 @@ static int make_runs(struct image_layer *layer, struct error *e)
 	frames = layer->ubytes / run + !!(layer->ubytes % run);
 	layer->frame = calloc(frames + 1, sizeof(*layer->frame));
 	if (!layer->frame)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	for (i = 0; i < frames; i++, off += run) {
 		u64 left = layer->ubytes - off;
 
@@ -96,7 +96,7 @@ static int find_table(const struct image_layer *layer,
 	}
 	*table = malloc(*bytes);
 	if (!*table)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	*found = *table;
 	err = ops->get_range(layer->locator, layer->cbytes - *bytes, *table,
 			     *bytes, e);
@@ -115,7 +115,7 @@ static int read_table(struct image_layer *layer, const struct tail *tail,
 {
 	struct lf_frame_pos *pos = NULL;
 	const char *why = "";
-	const void *table;
+	const void *table = NULL;
 	void *own = NULL;
 	u64 bytes;
 	u32 room;
@@ -129,7 +129,7 @@ static int read_table(struct image_layer *layer, const struct tail *tail,
 		goto bad;
 	pos = calloc(room + 1UL, sizeof(*pos));
 	if (!pos) {
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 		goto out;
 	}
 	err = seektable_read(table, bytes, layer->cbytes, pos, frames, ubytes,
@@ -185,7 +185,7 @@ static int look_at(struct image_layer *layer, struct tail *tail,
 	layer->cbytes = info.bytes;
 	layer->data_end = info.bytes;
 	layer->validator = strdup(info.validator);
-	return layer->validator ? 0 : error_set(e, -ENOMEM, "out of memory");
+	return layer->validator ? 0 : no_memory(e);
 }
 
 /*
@@ -259,7 +259,7 @@ static int open_compressed(struct image_layer *layer,
 
 	layer->frame = calloc(entry->frames, sizeof(*layer->frame));
 	if (!layer->frame)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	for (i = 0; i < entry->frames; i++) {
 		layer->frame[i] = entry->frame[i];
 		layer->frame[i].index = i;
@@ -302,7 +302,7 @@ static int open_layer(struct image_layer *layer, const struct header *header,
 	if (asprintf(&layer->locator, "%s%s/%s%s", base,
 		     layer_name(layer, text), name, codec->suffix) < 0) {
 		layer->locator = NULL;
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	}
 	if (layer->codec != LAZYFRAME_CODEC_NONE)
 		tail.bytes = table_bytes(entry);
@@ -428,7 +428,7 @@ static int collect_layers(struct image *image, const struct header *header,
 			p = reallocarray(layer, room, sizeof(*layer));
 			if (!p) {
 				free(layer);
-				return error_set(e, -ENOMEM, "out of memory");
+				return no_memory(e);
 			}
 			layer = p;
 		}
@@ -462,7 +462,7 @@ static int make_extents(struct image *image, const struct header *header,
 
 	image->extent = calloc(image->extents + 1UL, sizeof(*image->extent));
 	if (!image->extent)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	for (i = 0; i < header->mappings; i++) {
 		const struct header_mapping *m = &header->mapping[i];
 		struct image_extent *extent = &image->extent[n];
@@ -523,7 +523,7 @@ int image_split_url(const char *url, char **base, char **name,
 				 url);
 	*base = strndup(url, up - url);
 	*name = strndup(slash + 1, strlen(slash + 1) - strlen(HEADER_SUFFIX));
-	return *base && *name ? 0 : error_set(e, -ENOMEM, "out of memory");
+	return *base && *name ? 0 : no_memory(e);
 }
 
 /*
@@ -545,7 +545,7 @@ static int own_entry(const u8 uuid[16], const char *base, const char *name,
 	memcpy(entry->uuid, uuid, sizeof(entry->uuid));
 	uuid_text(uuid, text);
 	if (asprintf(&url, "%s%s/%s" HEADER_SUFFIX, base, text, name) < 0)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	err = object_get(url, HEADER_MAX_OBJECT, &data, &bytes, e);
 	if (err == -ENOENT) {
 		err = 0;
@@ -589,7 +589,7 @@ static int insert_layer(struct header *header, const struct header_layer *entry,
 	layer = reallocarray(header->layer, header->layers + 1UL,
 			     sizeof(*layer));
 	if (!layer)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	header->layer = layer;
 	while (at < header->layers &&
 	       memcmp(layer[at].uuid, entry->uuid, sizeof(entry->uuid)) < 0)
@@ -736,7 +736,7 @@ static int uuid_of_object(const struct image_layer *layer, u8 uuid[16],
 	n = asprintf(&text, "%s\n%s\n%llu", layer->locator, layer->validator,
 		     (unsigned long long)layer->cbytes);
 	if (n < 0)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	uuid_from(text, n, uuid);
 	free(text);
 	return 0;
@@ -773,11 +773,11 @@ static int open_object(const char *url, struct image *image, struct error *e)
 	image->layer = layer;
 	image->extent = calloc(1, sizeof(*image->extent));
 	if (!layer || !image->extent)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	image->layers = 1;
 	layer->locator = strdup(url);
 	if (!layer->locator)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 
 	err = read_object(layer, &table, e);
 	if (err)
@@ -818,10 +818,10 @@ int image_open(const char *url, struct image **out, struct error *e)
 	int err;
 
 	if (!image)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	image->url = strdup(url);
 	if (!image->url)
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 	else if (len > suffix && !strcmp(url + len - suffix, HEADER_SUFFIX))
 		err = open_header(url, image, e);
 	else
@@ -886,7 +886,7 @@ int image_read_frame(const struct image_layer *layer, u32 index, void *out,
 		return -EINVAL;
 	data = malloc(pos->cbytes);
 	if (!data)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	err = ops->get_range(layer->locator, pos->cstart, data, pos->cbytes,
 			     e);
 	if (!err)

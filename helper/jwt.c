@@ -38,7 +38,7 @@ static int import(const char *pem, gnutls_privkey_t *key, struct error *e)
 	int rc = gnutls_privkey_init(key);
 
 	if (rc)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	rc = gnutls_privkey_import_x509_raw(*key, &data, GNUTLS_X509_FMT_PEM,
 					    NULL, 0);
 	if (!rc && gnutls_privkey_get_pk_algorithm(*key, NULL) ==
@@ -82,7 +82,7 @@ int jwt_sign(const char *head, const char *claims, const char *pem,
 		goto deinit;
 	*token = NULL;
 nomem:
-	err = error_set(e, -ENOMEM, "out of memory");
+	err = no_memory(e);
 deinit:
 	gnutls_privkey_deinit(key);
 out:

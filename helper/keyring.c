@@ -36,7 +36,7 @@ int keyring_open(struct keyring **result, secret_warn *warn,
 	int err;
 
 	if (!ring)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	err = origin_list(&ring->origins, e);
 	if (err)
 		goto fail;
@@ -45,7 +45,7 @@ int keyring_open(struct keyring **result, secret_warn *warn,
 	ring->slots += 2;
 	ring->slot = calloc(ring->slots, sizeof(*ring->slot));
 	if (!ring->slot) {
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 		goto fail;
 	}
 	ring->slot[0] = (struct slot){ .prefix = "s3://", .kind = &auth_s3 };

@@ -326,7 +326,7 @@ static struct meta_plan *plan_new(struct error *e)
 	struct meta_plan *plan = calloc(1, sizeof(*plan));
 
 	if (!plan)
-		error_set(e, -ENOMEM, "out of memory");
+		no_memory(e);
 	return plan;
 }
 
@@ -515,7 +515,7 @@ int meta_plan_note(struct meta_plan *plan, const char *key, const char *value,
 				 LF_MAX_STRINGS);
 	more = realloc(notes, *bytes + len + 1);
 	if (!more)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	plan->data[LF_REGION_STRINGS] = more;
 	*bytes += snprintf(more + *bytes, len + 1, "%s=%s\n", key, value);
 	lay_out(plan, LF_SUPER_SLOTS);
@@ -547,7 +547,7 @@ int meta_note(int fd, const struct lf_super *super, const char *key,
 	if (found) {
 		*value = strndup(found, len);
 		if (!*value)
-			err = error_set(e, -ENOMEM, "out of memory");
+			err = no_memory(e);
 	}
 out:
 	free(layers);

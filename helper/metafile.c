@@ -157,7 +157,7 @@ static int check_cow(const struct devfile *file, const char *path,
 		return 0;
 	head = calloc(1, look + 1);
 	if (!head)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	/* Files are sparse, so any data in one was written by somebody. */
 	err = file->is_file ? 0 : io_pread(file->fd, head, look, 0);
 	data = file->is_file || (look && (*head || memcmp(head, head + 1,

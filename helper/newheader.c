@@ -12,11 +12,6 @@
 #include "object.h"
 #include "uuid.h"
 
-static int no_memory(struct error *e)
-{
-	return error_set(e, -ENOMEM, "out of memory");
-}
-
 static bool is_own(const struct newheader *h, const u8 uuid[16])
 {
 	return !memcmp(uuid, h->own.uuid, sizeof(h->own.uuid));

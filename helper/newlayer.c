@@ -127,11 +127,6 @@ static bool all_zero(const u8 *p, size_t bytes)
 	return !*p && !memcmp(p, p + 1, bytes - 1);
 }
 
-static int no_memory(struct error *e)
-{
-	return error_set(e, -ENOMEM, "out of memory");
-}
-
 /* What was stored since the last gap becomes a mapping. */
 static int end_run(struct writer *w, struct error *e)
 {

@@ -10,6 +10,7 @@
  * "uncompressed-size" is a file beside the object that holds the decimal
  * number: <name>.uncompressed-size.
  */
+#include "bucket.h"
 #include "object.h"
 
 #include <ctype.h>
@@ -38,19 +39,12 @@ struct object_put {
 	char *temp;
 };
 
-static int unhex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = tolower((unsigned char)c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The path that a URL names, malloc()ed; trailing slashes are dropped. */
 static char *path_from(const char *url, struct error *e)
 {
-	const char *p = url + strlen(PREFIX);
-	char *path, *to;
+	const char *p = url + strlen(PREFIX), *odd = strpbrk(p, "?#");
+	char *path;
+	size_t len;
 
 	if (*p != '/') {
 		error_set(e, -EINVAL,
@@ -58,43 +52,28 @@ static char *path_from(const char *url, struct error *e)
 			  url);
 		return NULL;
 	}
-	path = malloc(strlen(p) + 1);
-	if (!path) {
-		error_set(e, -ENOMEM, "out of memory");
+	if (odd) {
+		error_set(e, -EINVAL,
+			  "%s: a file's URL has no query or fragment; write %s for %c",
+			  url, *odd == '?' ? "%3F" : "%23", *odd);
 		return NULL;
 	}
-	to = path;
-	for (; *p; p++) {
-		if (*p == '?' || *p == '#') {
-			error_set(e, -EINVAL,
-				  "%s: a file's URL has no query or fragment; write %s for %c",
-				  url, *p == '?' ? "%3F" : "%23", *p);
-			goto fail;
-		}
-		if (*p == '%') {
-			int high = unhex(p[1]);
-			int low = high < 0 ? -1 : unhex(p[2]);
-
-			if (low < 0 || !(high | low)) {
-				error_set(e, -EINVAL,
-					  "%s: a %% that two hex digits, not 00, do not follow; write %%25 for %%",
-					  url);
-				goto fail;
-			}
-			*to++ = high << 4 | low;
-			p += 2;
-			continue;
-		}
-		*to++ = *p;
+	path = strdup(p);
+	if (!path) {
+		no_memory(e);
+		return NULL;
 	}
-	while (to > path + 1 && to[-1] == '/')
-		to--;
-	*to = 0;
+	if (!url_unescape(path)) {
+		error_set(e, -EINVAL,
+			  "%s: a %% that two hex digits, not 00, do not follow; write %%25 for %%",
+			  url);
+		free(path);
+		return NULL;
+	}
+	len = strlen(path);
+	while (len > 1 && path[len - 1] == '/')
+		path[--len] = 0;
 	return path;
-
-fail:
-	free(path);
-	return NULL;
 }
 
 static char *path_join(const char *path, const char *tail)
@@ -171,7 +150,7 @@ static int read_sidecar(const char *url, const char *path,
 	int fd, err;
 
 	if (!side)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	fd = open_object(url, side, &st, e);
 	free(side);
 	if (fd == -ENOENT)
@@ -454,7 +433,7 @@ static int commit(struct object_put *put, u64 bytes, u64 ubytes, bool over,
 	int err;
 
 	if (!dir) {
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 		goto out;
 	}
 	if (fstat(put->fd, &st) || fsync(put->fd)) {
@@ -483,7 +462,7 @@ static int commit(struct object_put *put, u64 bytes, u64 ubytes, bool over,
 			 (unsigned long long)ubytes);
 		err = side ? file_put(side, text, strlen(text), ~0ULL, true,
 				      e) :
-			     error_set(e, -ENOMEM, "out of memory");
+			     no_memory(e);
 	}
 out:
 	free(side);
@@ -530,7 +509,7 @@ static int file_delete(const char *url, struct error *e)
 	side = path_join(path, SIDECAR);
 	dir = path_parent(path);
 	if (!side || !dir)
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 	else if (unlink(side) && errno != ENOENT)
 		err = error_set(e, -errno, "%s" SIDECAR ": %m", url);
 	else if (unlink(path))

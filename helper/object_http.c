@@ -215,7 +215,7 @@ static int attempt(const char *url, const struct want *want, struct reply *r,
 	}
 	if (auth_apply(curl, &sig) ||
 	    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, sig.header)) {
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 		goto out;
 	}
 	if (want->range[0])

@@ -48,7 +48,7 @@ static int s3_writable(const char *url, struct error *e)
 	int err;
 
 	if (!bucket)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	err = s3_ask(&ask, &reply, e);
 	if (!err && reply.status == 404)
 		err = error_set(e, -ENOENT, "%s: no such bucket; make it first",
@@ -195,7 +195,7 @@ static int s3_list(const char *url, object_each *each, void *arg,
 	if (!bucket || asprintf(&prefix, "%.*s%s", (int)len, parsed.key,
 				len ? "/" : "") < 0) {
 		prefix = NULL;
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 		goto out;
 	}
 	do {

@@ -27,18 +27,15 @@ struct origin {
 char *origin_of(const char *url)
 {
 	bool tls = !strncasecmp(url, "https://", 8);
-	const char *host = url + (tls ? 8 : 7), *port = tls ? ":443" : ":80";
+	const char *host = url + (tls ? 8 : 7);
 	size_t len, i;
 	char *origin;
 
 	if (!tls && strncasecmp(url, "http://", 7))
 		return NULL;
-	len = strcspn(host, "/?#");
+	len = url_host(host, tls);
 	if (memchr(host, '@', len))
 		return NULL;
-	if (len > strlen(port) &&
-	    !strncmp(host + len - strlen(port), port, strlen(port)))
-		len -= strlen(port);
 	if (!len || asprintf(&origin, "http%s://%.*s", tls ? "s" : "",
 			     (int)len, host) < 0)
 		return NULL;
@@ -87,7 +84,7 @@ int origin_list(char ***result, struct error *e)
 
 	err = config_read(&text, &path, e);
 	if (!err && !names)
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 	at = text;
 	while (!err && at && (section = ini_section(&at))) {
 		more = reallocarray(names, n + 2, sizeof(*names));
@@ -98,7 +95,7 @@ int origin_list(char ***result, struct error *e)
 			if (!err)
 				names[++n] = NULL;
 		} else {
-			err = error_set(e, -ENOMEM, "out of memory");
+			err = no_memory(e);
 		}
 		free(section);
 	}
@@ -180,7 +177,7 @@ static int origin_load(const char *name, void **conf, secret_warn *warn,
 		o->name = strdup(name);
 	if (!o || !o->name) {
 		free(o);
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	}
 	err = config_read(&text, &path, e);
 	section = text ? find_section(text, name) : NULL;
@@ -244,7 +241,7 @@ static int add_lines(const char *text, const char *path, char **lines,
 		more = strndup(text, len && text[len - 1] == '\r' ? len - 1 :
 								    len);
 		if (!more)
-			return error_set(e, -ENOMEM, "out of memory");
+			return no_memory(e);
 		if (!*more) {
 			free(more);
 			continue;
@@ -260,7 +257,7 @@ static int add_lines(const char *text, const char *path, char **lines,
 			all = NULL;
 		secret_free(more);
 		if (!all)
-			return error_set(e, -ENOMEM, "out of memory");
+			return no_memory(e);
 		secret_free(*lines);
 		*lines = all;
 	}

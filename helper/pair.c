@@ -117,7 +117,7 @@ int pair_probe(const char *meta, const char *cow, struct pair *pair,
 	pair->meta = strdup(meta);
 	pair->cow = strdup(cow);
 	if (!pair->meta || !pair->cow)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	ret = devfile_open(meta, DEVFILE_READ, &m, e);
 	if (ret == -ENOENT) {
 		ret = 0;

@@ -159,7 +159,7 @@ int pipeline_run(const struct pipeline *ops, void *ctx, void *const *job,
 	run.slot = calloc(jobs, sizeof(*run.slot));
 	work = calloc(threads, sizeof(*work));
 	if (!run.slot || !work) {
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 		goto out_free;
 	}
 	for (i = 0; i < jobs; i++)

@@ -26,7 +26,7 @@ int image_reader_new(const struct image *image, struct image_reader **reader,
 {
 	*reader = calloc(1, sizeof(**reader));
 	if (!*reader)
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	(*reader)->image = image;
 	return 0;
 }

@@ -108,7 +108,7 @@ static int attempt(const struct s3_ask *ask, struct s3_reply *reply,
 		goto out;
 	}
 	if (!body.text) {
-		err = error_set(e, -ENOMEM, "out of memory");
+		err = no_memory(e);
 		goto out;
 	}
 	err = client_sign(&ask->call, &auth, &sig, e);
@@ -214,7 +214,7 @@ int s3_ask(const struct s3_ask *given, struct s3_reply *reply, struct error *e)
 
 	memset(reply, 0, sizeof(*reply));
 	if (add_checksum(&ask, header, payload, md5))
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	for (i = 0; i < ATTEMPTS && err > 0; i++) {
 		web_pause(i);
 		if (ask.stop && atomic_load(ask.stop)) {

@@ -67,11 +67,6 @@ u64 s3_part_bytes(unsigned int number)
 	return bytes;
 }
 
-static int no_memory(struct error *e)
-{
-	return error_set(e, -ENOMEM, "out of memory");
-}
-
 /* Small requests */
 
 /* -EEXIST if there is an object already, 0 if there is none, or a failure */

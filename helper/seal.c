@@ -166,7 +166,7 @@ static int new_path(const char *given, const char *old, const char *option,
 				 "%s is a block device: %s has to name another for the new overlay",
 				 old, option);
 	*path = pair_sealed_path(old, uuid);
-	return *path ? 0 : error_set(e, -ENOMEM, "out of memory");
+	return *path ? 0 : no_memory(e);
 }
 
 /* New meta and COW devices, with the same image. */

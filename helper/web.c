@@ -124,7 +124,7 @@ static int attempt(const struct web *web, const struct web_request *req,
 	if (!curl || !body.text) {
 		curl_easy_cleanup(curl);
 		free(body.text);
-		return error_set(e, -ENOMEM, "out of memory");
+		return no_memory(e);
 	}
 	body.text[0] = 0;
 	rc = perform(web, req, headers, &body, curl, detail);
@@ -167,7 +167,7 @@ int web_ask(const struct web *web, const struct web_request *req,
 		more = curl_slist_append(headers, *line);
 		if (!more) {
 			curl_slist_free_all(headers);
-			return error_set(e, -ENOMEM, "out of memory");
+			return no_memory(e);
 		}
 		headers = more;
 	}

@@ -53,6 +53,22 @@ dd if=/dev/zero of="$tap_dir/plain" bs=$asked count=1 status=none
 check "a plain server of so many bytes" eval 'mkdir "$tap_dir/web" && mv "$tap_dir/plain" "$tap_dir/web/" &&
 	/usr/bin/python3 "$tests/server" --root "$tap_dir/web" >"$tap_dir/web.port" </dev/null & web=$!
 	until_true test -s "$tap_dir/web.port"'
+# The image and its trace are asked for side by side: no answer ends before.
+control() { ask "$(cat "$tap_dir/web.port")" POST /.control "" "$1"; }
+unused() { [ -z "$(control faults)" ]; }
+at_once()
+{
+	mkdir "$tap_dir/web/u"
+	echo none | tee "$tap_dir/web/u/x.header" >"$tap_dir/web/u/x.header.trace"
+	control "fault hold path=/u/x.header
+fault hold path=/u/x.header.trace"
+	says 1 "lazyframe attach: http" lazyframe attach none \
+		"http://127.0.0.1:$(cat "$tap_dir/web.port")/u/x.header" --prefetch &
+	until_true unused || { control release; return 1; }
+	control release
+	wait $!
+}
+check "header and trace are asked for at once" at_once
 check "a link of 25 Mbit/s" link 25 25
 begun=${EPOCHREALTIME/./}
 check "a plain download" eval 'curl -s -o /dev/null "http://127.0.0.1:$(cat "$tap_dir/web.port")/plain"'
