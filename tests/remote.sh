@@ -125,9 +125,9 @@ nginx_stop()
 	[ ! -s "$tap_dir/nginx/pid" ] || kill "$(cat "$tap_dir/nginx/pid")"
 }
 
-# requests [PATTERN]: ranges of data objects that nginx answered since "forget",
-# a line each. The one worker logs a request before it looks at the next one, so
-# behind the mark nothing is missing.
+# requests [PATTERN]: ranges of data objects that nginx answered since "forget", a
+# line each, but for those by which an attach finds seek tables. The one worker logs
+# a request before it looks at the next one, so behind the mark nothing is missing.
 marks=0
 forget()
 {
@@ -145,7 +145,7 @@ mark()
 requests()
 {
 	mark
-	grep -v -e ' /.mark ' -e '\.header ' -e '^HEAD ' "$tap_dir/nginx/access.log" |
+	grep -v -e ' /.mark ' -e '\.header' -e ' bytes=-' "$tap_dir/nginx/access.log" |
 		grep -e "${1:-.}"
 }
 

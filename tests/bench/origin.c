@@ -114,6 +114,13 @@ static bool find_range(const char *head, const struct stat *st, size_t *first,
 	*last = st->st_size - 1;
 	if (!range)
 		return st->st_size;
+	/* so many last bytes */
+	if (range[15] == '-') {
+		to = strtoull(range + 16, NULL, 10);
+		if (to < (size_t)st->st_size)
+			*first = st->st_size - to;
+		return to && st->st_size;
+	}
 	from = strtoull(range + 15, &end, 10);
 	if (end == range + 15 || *end != '-' || from >= (size_t)st->st_size)
 		return false;
