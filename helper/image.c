@@ -20,7 +20,7 @@
 
 #define HEADER_SUFFIX	".header"
 #define RAW_RUN		(128U << 10)	/* doubled until the table fits */
-#define OPENERS		16		/* layers looked at at a time */
+#define OPENERS		16		/* layers that are opened at once */
 #define TAIL_BYTES	(64U << 10)	/* with them comes a table, most likely */
 /* An LZ4 frame may be larger than its content, by very little. */
 #define HEADER_MAX_OBJECT	(HEADER_MAX_BYTES + (HEADER_MAX_BYTES >> 8))
@@ -194,12 +194,14 @@ static int look_at(struct image_layer *layer, struct tail *tail,
  */
 static size_t table_bytes(const struct header_layer *entry)
 {
-	u64 bytes = seektable_bytes(entry->frames), all;
+	u64 bytes, all;
 	u32 biggest = 1, i;
 
+	assert(entry);	/* as for open_compressed() */
 	for (i = 0; i < entry->frames; i++)
 		if (entry->frame[i].ubytes > biggest)
 			biggest = entry->frame[i].ubytes;
+	bytes = seektable_bytes(entry->frames);
 	all = entry->ubytes / biggest + 1;
 	if (all > entry->frames && bytes < TAIL_BYTES)
 		bytes = all > LF_MAX_FRAMES ||
@@ -331,7 +333,7 @@ out:
 	return err;
 }
 
-/* Opening all layers: each a job, several at a time, as all that it takes is waiting */
+/* Layers are opened several at a time: all that it takes is waiting. */
 struct opening {
 	const struct header *header;
 	const char *base;

@@ -63,10 +63,10 @@ struct object_put;
  *	      may fail all the same.
  * @stat: size, metadata
  * @get_range: exactly @len bytes or an error
- * @peek: both in one request: what stat() tells and a whole object of at most @len
- *	  bytes, or (@tail) the last @len bytes of a longer one. @data: malloc()ed,
- *	  the caller frees. -EFBIG, with @info set: longer, and no @tail. -EAGAIN:
- *	  not to be had in this way.
+ * @peek: both in one request: what stat() tells and a whole object of at most
+ *	  @len bytes, or (@tail) the last @len bytes of a longer one. @data:
+ *	  malloc()ed, the caller frees. -EFBIG, with @info set: longer, and no
+ *	  @tail. -EAGAIN: not to be had in this way.
  * @put: a small object in one go, with "uncompressed-size" unless @ubytes is ~0.
  *	 @over: in one step in place of what is there, which stays if that fails
  * @put_begin: start a big object that arrives in parts, one behind the other, from

@@ -5,7 +5,8 @@
  *
  * Nothing that exists is written over unless that is asked for: each request that
  * makes an object visible is conditional, and where the store does not know
- * conditions, a look before finds what is there. Each body has a checksum, which the store compares.
+ * conditions, a look before finds what is there. Each body has a checksum, which
+ * the store compares.
  *
  * Parts grow, so that 10,000 of them, which is all that S3 takes, hold an object
  * of the size that S3 takes, while small objects need little memory.
