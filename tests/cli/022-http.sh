@@ -126,4 +126,22 @@ log"
 }
 check "an image of three layers: the header, and three tables at once" at_once
 
+# What the first answer lacks, others have: the same is found out all the same.
+at=${url#"file://$PWD/store"}
+lazyframe inspect -jmf "$scripted$at" >whole
+# right_after FAULT PATH
+right_after()
+{
+	control "fault $1 path=$2" &&
+		lazyframe inspect -jmf "$scripted$at" | cmp - whole &&
+		[ -z "$(control faults)" ]
+}
+for kind in chunked length drop short reset status redirect; do
+	check "$kind: the header" right_after $kind "$at"
+	check "$kind: the table" right_after $kind "${at%header}zstd"
+done
+for kind in norange range total whole empty; do
+	check "$kind: the table" right_after $kind "${at%header}zstd"
+done
+
 tap_end
