@@ -53,7 +53,8 @@ dd if=/dev/zero of="$tap_dir/plain" bs=$asked count=1 status=none
 check "a plain server of so many bytes" eval 'mkdir "$tap_dir/web" && mv "$tap_dir/plain" "$tap_dir/web/" &&
 	/usr/bin/python3 "$tests/server" --root "$tap_dir/web" >"$tap_dir/web.port" </dev/null & web=$!
 	until_true test -s "$tap_dir/web.port"'
-# The image and its trace are asked for side by side: no answer ends before.
+# The image and its trace are asked for side by side: no answer ends before. What is
+# held for 30 seconds is asked for anew.
 control() { ask "$(cat "$tap_dir/web.port")" POST /.control "" "$1"; }
 unused() { [ -z "$(control faults)" ]; }
 at_once()
@@ -64,7 +65,7 @@ at_once()
 fault hold path=/u/x.header.trace"
 	says 1 "lazyframe attach: http" lazyframe attach none \
 		"http://127.0.0.1:$(cat "$tap_dir/web.port")/u/x.header" --prefetch &
-	until_true unused || { control release; return 1; }
+	patience=25 until_true unused || { control release; return 1; }
 	control release
 	wait $!
 }
