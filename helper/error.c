@@ -27,11 +27,6 @@ void error_text(struct error *e, const char *fmt, ...)
 	text_plain(e->text);
 }
 
-int no_memory(struct error *e)
-{
-	return error_set(e, -ENOMEM, "out of memory");
-}
-
 void error_prefix(struct error *e, const char *fmt, ...)
 {
 	char prefix[sizeof(e->text)];

@@ -28,13 +28,6 @@ struct error {
 	__err < 0 ? __err : -EIO;					\
 })
 
-/**
- * no_memory - the same, where an allocation failed
- *
- * Return: -ENOMEM
- */
-int no_memory(struct error *e);
-
 /* text_plain - control characters, which a server may have sent, become '?' */
 void text_plain(char *text);
 
@@ -43,6 +36,12 @@ void text_plain(char *text);
  */
 void error_text(struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* no_memory - error_set() where an allocation failed */
+static inline int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, "out of memory");
+}
 
 /**
  * error_prefix - put what was being done in front of the text
