@@ -18,9 +18,9 @@
 #	erofs-*, squashfs-*	a file in such a file system, on loop on memory. Where it
 #				is compressed, neither has direct reads
 #
-# Direct reads are repeated for some seconds. Through the page cache each block, at
-# random of the first 8 MiB, is read but once: the second time, all would measure the
-# same page cache.
+# Direct reads are repeated for some seconds. Through the page cache each block is
+# read but once, at random 8 MiB of them: the second time, all would measure the same
+# page cache.
 #
 #   BENCH_ROUNDS	(3; 1: fewer of both, cases and devices, without BENCH_ONLY)
 #   BENCH_SECONDS	for each measurement (2)
@@ -61,7 +61,7 @@ speed()
 
 	case $4,$2 in
 	0,read)	how=(--size=$size) ;;
-	0,*)	how=(--size=8M) ;;
+	0,*)	how=(--size=$size --io_size=8M) ;;
 	esac
 	[ "$5" = 1 ] || how+=(--ioengine=libaio --iodepth="$5")
 	fio --name=hit --filename="$1" --readonly --rw="$2" --bs="$3" --direct="$4" \
