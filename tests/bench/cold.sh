@@ -9,21 +9,25 @@
 # one processor needs. Frames of 4 MiB are as large as the seed system's chunks were.
 # "Hydrate" has an empty store in memory, and begins to fill it when readers begin:
 # all bytes are wanted, so the way is long ranges beside what readers wait for.
-# Reads of 4 KiB are measured with these only: of those of 128 KiB each is a request,
+# Without it, reads of 4 KiB are measured with these only: of 128 KiB each is a request,
 # 800 of them, which takes as long as four connections need.
 #
 #	BENCH_ROUNDS	(3; 1: fewer cases)
 #	BENCH_CODECS	(none lz41 zstd1 zstd2 zstd3; with one round, zstd1)
 #	BENCH_BLOCKS	(4096 2097152; with one round, 2097152)
 #	BENCH_LINKS	(far near; with one round, far)
-#	BENCH_ONLY	regular expression of columns
+#	BENCH_ONLY	regular expression of columns (all; with one round, two of them)
 . "$(dirname "$0")/bench.sh"
 
 rounds=${BENCH_ROUNDS:-3}
 codecs="none lz41 zstd1 zstd2 zstd3"
 blocks="4096 2097152"
 links="far near"
-[ "$rounds" -gt 1 ] || { codecs=zstd1 blocks=2097152 links=far; }
+only=.
+if [ "$rounds" = 1 ]; then
+	codecs=zstd1 blocks=2097152 links=far only='^(lazyframe|hydrate)$'
+fi
+only=${BENCH_ONLY:-$only}
 codecs=${BENCH_CODECS:-$codecs}
 blocks=${BENCH_BLOCKS:-$blocks}
 links=${BENCH_LINKS:-$links}
@@ -67,7 +71,7 @@ one()
 {
 	local column=$1 line requests bytes more_requests more_bytes
 
-	[[ $column =~ ${BENCH_ONLY:-.} ]] || return
+	[[ $column =~ $only ]] || return
 	line=$(table "$2" $link 2>/dev/null)
 	[ $# = 2 ] || line=${line/% - -/ /dev/mapper/store -}
 	shift 2

@@ -6,8 +6,8 @@
 # a client that does nothing but to fetch that block's frame over a warm connection
 # (callers.c), with the same origin in the same machine. Beside both what the seed
 # system's own benchmark gave for such an origin, on its machine and with 4 MiB of
-# zeros. "Alone" is one caller, who has nobody before it in line for this machine's
-# one processor. Images "-32K" were built in frames of 32 KiB.
+# zeros. Images "-32K" were built in frames of 32 KiB: three callers stand in line for
+# this machine's one processor, which decodes a frame as a whole.
 #
 #	BENCH_ROUNDS	(100; 1: fewer cases) times, and all of it three times
 #	BENCH_CODECS	(none lz41 lz41-32K zstd1 zstd1-32K; with one round, zstd1)
@@ -29,16 +29,14 @@ declare -A says=([far]="20 ms + 100 MB/s" [near]="1 ms + 500 MB/s")
 declare -A given=([far]="42.8 63.3" [near]="6.0 10.4")
 helper_start
 
-# measure CALLERS WHAT...: averages and the longest of each turn
+# measure WHAT...: averages and the longest of each turn
 measure()
 {
-	local callers=$1 turn
+	local turn
 
-	shift
 	averages=() worst=()
 	for turn in $(seq $turns); do
-		"$bench/callers" -w "$callers" -n "$callers" -r "$rounds" "$@" \
-			>"$tap_dir/times" || return 1
+		"$bench/callers" -w 3 -n 3 -r "$rounds" "$@" >"$tap_dir/times" || return 1
 		averages+=("$(awk -v slow=$slow '{ s += $2 }
 			END { printf "%.3f", s / NR / slow }' "$tap_dir/times")")
 		worst+=("$(awk -v slow=$slow '$3 > m { m = $3 }
@@ -52,27 +50,19 @@ cells()
 	cell "$row worst" "$1" ms "${worst[@]}"
 }
 
-# compare CALLERS
-compare()
-{
-	check "$row: fetch" measure "$1" fetch "$url" $((4 << 20))
-	cells limit
-	check "$row: decode" measure "$1" decode "$url" $((4 << 20))
-	cells "limit, decoded"
-	check "$row: read" measure "$1" device progressive "$table"
-	cells lazyframe
-}
-
 for link in $links; do
 	for codec in $codecs; do
 		url=${origin[$link]}/$(object "runs4-$codec")
 		table=$(table "runs4-$codec" $link 2>/dev/null)
 		row="${says[$link]} $codec"
-		compare 3
+		check "$row: fetch" measure fetch "$url" $((4 << 20))
+		cells limit
+		check "$row: decode" measure decode "$url" $((4 << 20))
+		cells "limit, decoded"
+		check "$row: read" measure device progressive "$table"
+		cells lazyframe
 		averages=("${given[$link]% *}") worst=("${given[$link]#* }")
 		cells "seed (given)"
-		row+=", alone"
-		[ $link = far ] || compare 1
 	done
 done
 finish
