@@ -34,8 +34,12 @@ loops() { grep -hs . /sys/block/loop*/loop/backing_file | grep -v /disk$; }
 # what attach could leave behind
 state()
 {
+	local file line
+
 	echo $meta/* /run/lazyframe/* /dev/mapper/*
-	grep -s . /sys/block/loop*/loop/backing_file /sys/block/dm-*/dm/name
+	for file in /sys/block/loop*/loop/backing_file /sys/block/dm-*/dm/name; do
+		[ -e "$file" ] && read -r line <"$file" && echo "$file:$line"
+	done
 }
 same_state()
 {

@@ -54,7 +54,7 @@ log_clean()
 # or else for all
 counters_add_up()
 {
-	local dir sum file bad=0 dirs=()
+	local dir sum file count bad=0 dirs=()
 
 	if [ $# -eq 0 ]; then
 		dirs=(/sys/block/dm-*/lazyframe)
@@ -67,9 +67,11 @@ counters_add_up()
 		[ -f "$dir/reads" ] || continue
 		sum=0
 		for file in "$dir"/reads_*; do
-			sum=$((sum + $(cat "$file")))
+			read -r count <"$file"
+			sum=$((sum + count))
 		done
-		if [ "$(cat "$dir/reads")" -ne $sum ]; then
+		read -r count <"$dir/reads"
+		if [ "$count" -ne $sum ]; then
 			grep -H . "$dir"/reads*
 			bad=1
 		fi

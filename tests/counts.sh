@@ -43,8 +43,7 @@ count	STORM_KINDS	all	all	few	all	# of faults in that
 count	STORE_CUTS	200	2000	50	200	# of a store that is filled and emptied
 count	SEAL_MIB	64	1024	16	64	# dirty when the time of a seal is taken
 count	OVERLAY_SECONDS	8	120	8	60	# of everything at once on an overlay
-# a machine and a minute, of which `make check` has none left: 48 s where 45 may be
-count	RGW_DEVICES	0	1	0	1	# machines with devices on Ceph's gateway
+count	RGW_DEVICES	1	1	0	1	# machines with devices on Ceph's gateway
 # these are multiplied by ROUNDS, too
 count	CRASH_OPS	400	400	400	400	# of each workload whose crashes are looked at
 count	FAULT_ROUNDS	12	12	12	12	# of a storm of errors
