@@ -5,8 +5,9 @@
  * There is a context per CPU (up to a limit), allocated before any read needs
  * one, so decoding never has to allocate. Who finds none free waits for a decode
  * to end, never for the helper. What is read in parts is kept (decoded.c), where
- * there is room; and a context remembers what it decoded last. What is read as a
- * whole is decoded in the reader's memory.
+ * there is room; and a context remembers what it decoded last. Of those who read
+ * parts of one frame at once, one decodes it, and the others wait for that. What is
+ * read as a whole is decoded in the reader's memory.
  */
 #include <linux/cacheflush.h>
 #include <linux/cpumask.h>
@@ -29,6 +30,7 @@
  * struct context - what one decode needs
  * @node: in pool.idle; most recently used first
  * @serial: of the frame whose content is in @out; 0: none
+ * @parts: of the frame that is decoded for all who read parts of it; 0: none
  * @out_bytes: size of @out
  * @out: one frame's content; NULL before any layer was mapped
  * @workspace: zstd's
@@ -38,6 +40,7 @@
 struct context {
 	struct list_head node;
 	u64 serial;
+	u64 parts;
 	u32 out_bytes;
 	void *out;
 	void *workspace;
@@ -46,7 +49,7 @@ struct context {
 };
 
 static struct {
-	spinlock_t lock;		/* of @idle */
+	spinlock_t lock;		/* of @idle, and of all @parts */
 	struct list_head idle;
 	wait_queue_head_t wait;
 	unsigned int contexts;
@@ -55,34 +58,53 @@ static struct {
 	struct context context[MAX_CONTEXTS];
 } pool;
 
+static bool __is_in_parts(u64 serial)
+{
+	unsigned int i;
+
+	lockdep_assert_held(&pool.lock);
+	for (i = 0; i < pool.contexts; i++)
+		if (pool.context[i].parts == serial)
+			return true;
+	return false;
+}
+
 /* Prefer the one that holds @serial already; else the longest unused. */
-static struct context *context_try(u64 serial)
+static struct context *context_try(u64 serial, bool part)
 {
 	struct context *ctx, *found = NULL;
 
 	spin_lock(&pool.lock);
+	if (part && __is_in_parts(serial))
+		goto out;
 	list_for_each_entry(ctx, &pool.idle, node) {
 		found = ctx;
 		if (ctx->serial == serial)
 			break;
 	}
-	if (found)
-		list_del(&found->node);
+	if (!found)
+		goto out;
+	list_del(&found->node);
+	if (part)
+		found->parts = serial;
+out:
 	spin_unlock(&pool.lock);
 	return found;
 }
 
-static struct context *context_get(u64 serial)
+/* @part: nobody else gets one for parts of that frame meanwhile */
+static struct context *context_get(u64 serial, bool part)
 {
 	struct context *ctx;
 
-	wait_event(pool.wait, (ctx = context_try(serial)));
+	wait_event(pool.wait, (ctx = context_try(serial, part)));
 	return ctx;
 }
 
 static void context_put(struct context *ctx)
 {
 	spin_lock(&pool.lock);
+	ctx->parts = 0;
 	list_add(&ctx->node, &pool.idle);
 	spin_unlock(&pool.lock);
 	wake_up(&pool.wait);
@@ -297,23 +319,26 @@ static int read_coded(struct lf_frame *frame, u32 off, u32 len, struct bio *bio,
 
 	if (lf_decoded_read(frame, off, len, bio, iter))
 		return 0;
+	ctx = context_get(frame->serial, !whole);
+	if (whole && read_in_place(ctx, frame, bio, iter))
+		goto out;
+	/* Somebody may have done it, while this one waited. */
+	if (!whole && lf_decoded_read(frame, off, len, bio, iter))
+		goto out;
 	/* Who reads all of a frame at once does not come back for the rest. */
 	if (!whole)
 		kept = lf_decoded_new(frame);
-	ctx = context_get(frame->serial);
-	if (whole && read_in_place(ctx, frame, bio, iter))
-		goto out;
 	out = kept ? lf_decoded_content(kept) : ctx->out;
 	err = kept ? fill_kept(ctx, frame, out, why) :
 		     fill_context(ctx, frame, why);
 	if (!err)
 		lf_copy_to_bio(bio, iter, out + off, len);
-out:
-	context_put(ctx);
 	if (kept && err)
 		lf_decoded_cancel(kept);
 	else if (kept)
 		lf_decoded_publish(frame, kept);
+out:
+	context_put(ctx);
 	return err;
 }
 

@@ -345,8 +345,6 @@ static void __leave_chunk(struct lf_frame *frame)
 {
 	struct lf_prefetch *p = &frame->owner->prefetch;
 	struct lf_chunk *c;
-	u64 now;
-	int i;
 
 	if (!frame->chunk)
 		return;
@@ -355,11 +353,7 @@ static void __leave_chunk(struct lf_frame *frame)
 	c->left -= frame->pos.cbytes;
 	if (c->left)
 		return;
-	/* The one behind it did not have the connections to itself until now. */
-	now = ktime_get_ns();
-	p->took = now - c->began;
-	for (i = 0; i < LF_CHUNKS; i++)
-		p->chunk[i].began = max(p->chunk[i].began, now);
+	p->took = ktime_get_ns() - c->began;
 	lf_prefetch_kick(frame->owner);
 }
 
@@ -442,12 +436,13 @@ void lf_frame_offered(struct lf_frame *frame)
 	spin_unlock(&frames.lock);
 }
 
-int lf_chunk_begin(struct lf_device *dev, u64 bytes, u64 limit, u32 *next,
-		   u64 *took)
+int lf_chunk_begin(struct lf_device *dev, unsigned int chunks, u64 bytes,
+		   u64 limit, u32 *next, u64 *took)
 {
 	struct lf_prefetch *p = &dev->prefetch;
+	int free = -EBUSY;
+	unsigned int i;
 	u64 left = 0;
-	int i, free = -EBUSY;
 
 	spin_lock(&frames.lock);
 	if (p->lost < *next)
@@ -455,7 +450,7 @@ int lf_chunk_begin(struct lf_device *dev, u64 bytes, u64 limit, u32 *next,
 	p->lost = U32_MAX;
 	*took = p->took;
 	p->took = 0;
-	for (i = 0; i < LF_CHUNKS; i++) {
+	for (i = 0; i < chunks; i++) {
 		left += p->chunk[i].left;
 		if (!p->chunk[i].left)
 			free = i;

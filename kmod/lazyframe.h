@@ -365,13 +365,13 @@ enum lf_prefetch_source {
 	LF_PREFETCH_ALL,	/* all of the image, for the store */
 };
 
-#define LF_CHUNKS	2
+#define LF_CHUNKS	4
 
 /**
  * struct lf_chunk - frames that were asked for at once
  * @start: where it began, to go back to
  * @left: C bytes that are not here yet
- * @began: ktime_get_ns(), when nothing else kept it waiting any more
+ * @began: ktime_get_ns(), when it was asked for
  */
 struct lf_chunk {
 	u32 start;
@@ -940,14 +940,16 @@ int lf_frame_prefetch(struct lf_device *dev, struct lf_layer_table *table,
 
 /**
  * lf_chunk_begin - may more be asked for?
+ * @chunks: so many may be under way, this one included
  * @bytes: so much
  * @next: where it begins; changed if what was given up is to be asked for first
- * @took: out: nanoseconds that the last chunk took, 0 if that tells nothing
+ * @took: out: nanoseconds from when the chunk that ended last was asked for, 0:
+ *	  none did
  *
  * Return: number of a chunk, which lf_chunk_end() must follow, or -EBUSY.
  */
-int lf_chunk_begin(struct lf_device *dev, u64 bytes, u64 limit, u32 *next,
-		   u64 *took);
+int lf_chunk_begin(struct lf_device *dev, unsigned int chunks, u64 bytes,
+		   u64 limit, u32 *next, u64 *took);
 void lf_chunk_end(struct lf_device *dev, unsigned int chunk);
 
 /* lf_chunks_reset - what is on its way is no chunk's any more */

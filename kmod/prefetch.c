@@ -18,11 +18,13 @@
  * Chunks
  * ------
  * What is next is asked for in chunks, sorted by C offset, so that neighbours
- * travel as one range. Two are under way at a time, so that the connections
- * never run dry. A chunk's size follows the time that the last one took: on a slow
- * way the order matters more than long ranges, and a reader that needs something
- * else shall not find much in front of it. Readers go first everywhere: on the want
- * lists, and in the helper, where prefetch never has all connections.
+ * travel as one range. Of an order two are under way at a time, so that the
+ * connections never run dry; of all, where no part is worth more than another, as
+ * many as there are chunks. Their size follows the time from when one was asked for
+ * until all of it is here: on a slow way the order matters more than long ranges,
+ * and a reader that needs something else shall not find much in front of it.
+ * Readers go first everywhere: on the want lists, and in the helper, where prefetch
+ * never has all connections.
  *
  * Where a helper went, and what it was asked for with it, it is asked for again
  * from the start of that chunk: what is here already costs a look.
@@ -31,11 +33,12 @@
  * ----
  * What was fetched and not read takes at most half of the memory cache; then
  * this waits until some of it is read. With a store, what that has written does
- * not count. For the store (all), what it may have waiting is the limit.
+ * not count. For the store (all), half of what it may have waiting is the limit.
  */
 #include <linux/kernel.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/sort.h>
@@ -43,16 +46,31 @@
 #include "lazyframe.h"
 
 #define CHUNK_MIN	(256U << 10)
-#define CHUNK_FIRST	(512U << 10)
-#define CHUNK_MAX	(4U << 20)
-/* Two chunks leave half of the tags to readers. */
-#define CHUNK_FRAMES	(LF_TAGS / 4)
-#define CHUNK_SHORT	(200 * NSEC_PER_MSEC)
-#define CHUNK_LONG	(800 * NSEC_PER_MSEC)
+/* Chunks that are under way leave half of the tags to readers. */
+#define CHUNK_FRAMES	(LF_TAGS / 2)
 /* Positions that one chunk looks at. */
 #define LOOKS		4096
 #define ENTRY_DIGITS	16
 #define RETRY_DELAY	(HZ / 50)
+
+/*
+ * @first, @max: C bytes of a chunk
+ * @chunks: under way at a time
+ * @room: th part of the memory cache: what was fetched and not read or written
+ */
+static const struct manner {
+	u32 first;
+	u32 max;
+	unsigned int chunks;
+	unsigned int room;
+} manners[] = {
+	[LF_PREFETCH_ORDER] = { 512 << 10, 4 << 20, 2, 2 },
+	[LF_PREFETCH_ALL] = { 2 << 20, 8 << 20, LF_CHUNKS, 8 },
+};
+
+static unsigned int prefetch_ms = 800;
+module_param(prefetch_ms, uint, 0644);
+MODULE_PARM_DESC(prefetch_ms, "What is fetched before it is read is asked for in chunks that take no longer, ms (live)");
 
 struct place {
 	struct lf_layer_table *table;
@@ -156,23 +174,26 @@ static int place_cmp(const void *left, const void *right)
 	return a->pos.cstart < b->pos.cstart ? -1 : 1;
 }
 
-/* Bytes of the next chunk: so much as comes in a little less than half a second */
+/* Bytes of the next chunk: a link's jitter shall not change them each time. */
 static void adapt(struct lf_prefetch *p, u64 took)
 {
-	if (took && took < CHUNK_SHORT)
-		p->size = min(p->size * 2, CHUNK_MAX);
-	else if (took > CHUNK_LONG)
+	u64 most = (u64)READ_ONCE(prefetch_ms) * NSEC_PER_MSEC;
+
+	if (took && took < most / 4)
+		p->size = min(p->size * 2, manners[p->source].max);
+	else if (took > most)
 		p->size = max(p->size / 2, CHUNK_MIN);
 }
 
 static u64 room_limit(const struct lf_prefetch *p)
 {
-	return lf_cache_limit() / (p->source == LF_PREFETCH_ALL ? 16 : 2);
+	return lf_cache_limit() / manners[p->source].room;
 }
 
 static u32 chunk_bytes(const struct lf_prefetch *p)
 {
-	u64 bytes = min_t(u64, p->size, room_limit(p) / LF_CHUNKS);
+	u64 bytes = min_t(u64, p->size,
+			  room_limit(p) / manners[p->source].chunks);
 
 	/* A limit shall be kept at any time, not only in the long run. */
 	if (p->rate)
@@ -205,10 +226,11 @@ static void pay(struct lf_prefetch *p, u64 bytes)
 static unsigned int gather(struct lf_device *dev, struct place *place,
 			   unsigned int *looks)
 {
-	u64 bytes = 0, limit = chunk_bytes(&dev->prefetch);
-	unsigned int n = 0;
+	const struct lf_prefetch *p = &dev->prefetch;
+	unsigned int n = 0, most = CHUNK_FRAMES / manners[p->source].chunks;
+	u64 bytes = 0, limit = chunk_bytes(p);
 
-	while (n < CHUNK_FRAMES && bytes < limit &&
+	while (n < most && bytes < limit &&
 	       next_place(dev, looks, &place[n]))
 		bytes += place[n++].pos.cbytes;
 	sort(place, n, sizeof(*place), place_cmp, NULL);
@@ -270,8 +292,8 @@ static bool ask_chunk(struct lf_device *dev, struct place *place)
 
 	if (p->paused || too_early(p))
 		return false;
-	chunk = lf_chunk_begin(dev, chunk_bytes(p), room_limit(p), &p->next,
-			       &took);
+	chunk = lf_chunk_begin(dev, manners[p->source].chunks, chunk_bytes(p),
+			       room_limit(p), &p->next, &took);
 	if (chunk < 0)
 		return false;
 	adapt(p, took);
@@ -347,7 +369,16 @@ static void forget(struct lf_device *dev)
 	p->last = false;
 	p->paused = false;
 	p->not_before = 0;
-	p->size = CHUNK_FIRST;
+	p->size = 0;
+}
+
+static void begin(struct lf_device *dev, enum lf_prefetch_source source)
+{
+	struct lf_prefetch *p = &dev->prefetch;
+
+	p->size = manners[source].first;
+	WRITE_ONCE(p->source, source);
+	lf_chunks_reset(dev, true);
 }
 
 static int begin_order(struct lf_device *dev, const char *arg)
@@ -362,9 +393,8 @@ static int begin_order(struct lf_device *dev, const char *arg)
 	if (!p->order)
 		return -ENOMEM;
 	p->room = room;
-	WRITE_ONCE(p->source, LF_PREFETCH_ORDER);
 	WRITE_ONCE(p->replays, room);
-	lf_chunks_reset(dev, true);
+	begin(dev, LF_PREFETCH_ORDER);
 	return 0;
 }
 
@@ -427,8 +457,7 @@ static int begin_all(struct lf_device *dev)
 		return err;
 	map_extents(dev);
 	p->count = p->mapped.count;
-	WRITE_ONCE(p->source, LF_PREFETCH_ALL);
-	lf_chunks_reset(dev, true);
+	begin(dev, LF_PREFETCH_ALL);
 	lf_prefetch_kick(dev);
 	return 0;
 }
@@ -546,7 +575,6 @@ void lf_prefetch_init(struct lf_device *dev)
 	INIT_DELAYED_WORK(&p->work, prefetch_work);
 	INIT_LIST_HEAD(&p->frames);
 	p->lost = U32_MAX;
-	p->size = CHUNK_FIRST;
 }
 
 void lf_prefetch_resume(struct lf_device *dev)

@@ -20,8 +20,8 @@
 /* Where all is pinned, so long nobody looks for room again. */
 #define FULL_DELAY	(10 * HZ)
 #define SCRUB_STEP	64
-/* Bytes that wait to be written: an eighth of the cache that holds them. */
-#define queue_limit()	(lf_cache_limit() / 8)
+/* Bytes that wait to be written: a fourth of the cache that holds them. */
+#define queue_limit()	(lf_cache_limit() / 4)
 
 /* A frame that waits to be written. Its layer may be gone by then. */
 struct lf_offer {

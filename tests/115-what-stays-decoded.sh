@@ -48,6 +48,20 @@ for codec in (ZSTD, LZ4):
         assert module("decodes") == before
         assert device.stat("reads_memory") == memory + 1
 
+    @test(f"{name}: for all who wait for parts of a frame, it is decoded once")
+    def _():
+        layer = layer_of(noise(MIB, rng), codec, MIB)
+        device = Device([layer])
+        hand = Hand()
+        before = module("decodes")
+        readers = [Reader(device, n * 16 * BLOCK, BLOCK) for n in range(16)]
+        request = hand.next()
+        wait_until(lambda: device.stat("waiting") == 16, "16 who wait")
+        hand.answer(request, {layer.uuid: layer})
+        for reader in readers:
+            reader.good()
+        assert module("decodes") - before == 1, module("decodes") - before
+
     @test(f"{name}: what is read as a whole is not kept")
     def _():
         gone()

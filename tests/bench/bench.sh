@@ -56,6 +56,9 @@ table()
 	echo "${line/"$meta"/$loop}"
 }
 
+# What the kernel has times for is in slow motion, too.
+echo $((800 * slow)) >/sys/module/lazyframe/parameters/prefetch_ms
+
 cell()
 {
 	local row=$1 column=$2 unit=$3 values

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] device NAME TABLE
+ * callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] [-c COMMAND] [-m MESSAGE]
+ *	device NAME TABLE
  * callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] fetch|decode URL SIZE
  *
  * How long cold reads take. Each round makes everything cold, then WORKERS threads
@@ -9,7 +10,8 @@
  * in each run.
  *
  * device: the mapped device NAME, which is made anew from the line TABLE before
- * each round; direct reads. fetch is what no such device can beat, on the same
+ * each round, behind COMMAND of a shell; direct reads. With the first of them it gets
+ * MESSAGE. fetch is what no such device can beat, on the same
  * machine and in the same words: each thread has a connection of its own, which is
  * warm, and asks for just the frame that holds the block (of SIZE bytes of content;
  * URL names a data object with a seek table, or one of raw bytes, whose "frames"
@@ -62,7 +64,7 @@ struct worker {
 static unsigned int workers = 1, rounds = 1;
 static uint64_t block = 4096, reads, size;
 static bool decodes;
-static const char *name, *table, *url;
+static const char *name, *table, *url, *command, *message;
 static struct frame *frames;
 static uint64_t frame_count;
 static uint64_t *list, *took;
@@ -114,6 +116,7 @@ static void shuffle(uint64_t *blocks)
 static void dm_run(int type)
 {
 	struct dm_task *task = dm_task_create(type);
+	bool waits = type != DM_DEVICE_TARGET_MSG;
 	uint32_t cookie = 0;
 	char *params;
 	int at = 0;
@@ -134,11 +137,17 @@ static void dm_run(int type)
 		free(params);
 		size = sectors << 9;
 	}
-	if (!dm_task_set_cookie(task, &cookie, DM_UDEV_DISABLE_LIBRARY_FALLBACK) ||
+	if (!waits && (!dm_task_set_sector(task, 0) ||
+		       !dm_task_set_message(task, message)))
+		die("the message is no message");
+	if ((waits && !dm_task_set_cookie(task, &cookie,
+					  DM_UDEV_DISABLE_LIBRARY_FALLBACK)) ||
 	    !dm_task_run(task))
 		die(type == DM_DEVICE_CREATE ? "cannot create the device" :
-					       "cannot remove the device");
-	dm_udev_wait(cookie);
+		    waits ? "cannot remove the device" :
+			    "the device does not take the message");
+	if (waits)
+		dm_udev_wait(cookie);
 	dm_task_destroy(task);
 }
 
@@ -152,6 +161,8 @@ static void device_new(struct worker *w)
 		close(w[i].fd);
 	if (there)
 		dm_run(DM_DEVICE_REMOVE);
+	if (command && system(command))
+		die("the command fails");
 	dm_run(DM_DEVICE_CREATE);
 	there = true;
 	snprintf(path, sizeof(path), "/dev/mapper/%s", name);
@@ -327,7 +338,7 @@ static void parse(int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "+w:b:n:r:")) >= 0) {
+	while ((option = getopt(argc, argv, "+w:b:n:r:c:m:")) >= 0) {
 		uint64_t n = optarg ? strtoull(optarg, NULL, 10) : 0;
 
 		switch (option) {
@@ -343,6 +354,12 @@ static void parse(int argc, char **argv)
 		case 'r':
 			rounds = n;
 			break;
+		case 'c':
+			command = optarg;
+			break;
+		case 'm':
+			message = optarg;
+			break;
 		default:
 			exit(2);
 		}
@@ -350,7 +367,8 @@ static void parse(int argc, char **argv)
 	argv += optind;
 	if (argc - optind != 3 || !workers || !block || !rounds)
 		die("usage: callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] "
-		    "device NAME TABLE | fetch URL SIZE | decode URL SIZE");
+		    "[-c COMMAND] [-m MESSAGE] device NAME TABLE | "
+		    "fetch URL SIZE | decode URL SIZE");
 	if (!strcmp(argv[0], "device")) {
 		name = argv[1];
 		table = argv[2];
@@ -400,6 +418,8 @@ int main(int argc, char **argv)
 			device_new(w);
 		pthread_barrier_wait(&start);
 		t = now_ns();
+		if (message)
+			dm_run(DM_DEVICE_TARGET_MSG);
 		pthread_barrier_wait(&end);
 		/* in the first one, programs see their memory for the first time */
 		if (round)

@@ -7,51 +7,78 @@
 # machine of 16 threads. The limit is the link's: first byte, and a fourth of what is
 # stored; "no link" is the same from an origin that costs no time: what this machine's
 # one processor needs. Frames of 4 MiB are as large as the seed system's chunks were.
-# Reads of 4 KiB are measured with these only: of those of 128 KiB each is a request,
+# "Hydrate" has an empty store in memory, and begins to fill it when readers begin:
+# all bytes are wanted, so the way is long ranges beside what readers wait for.
+# Without it, reads of 4 KiB are measured with these only: of 128 KiB each is a request,
 # 800 of them, which takes as long as four connections need.
 #
 #	BENCH_ROUNDS	(3; 1: fewer cases)
+#	BENCH_CODECS	(none lz41 zstd1 zstd2 zstd3; with one round, zstd1)
+#	BENCH_BLOCKS	(4096 2097152; with one round, 2097152)
+#	BENCH_LINKS	(far near; with one round, far)
+#	BENCH_ONLY	regular expression of columns (all; with one round, two of them)
 . "$(dirname "$0")/bench.sh"
 
 rounds=${BENCH_ROUNDS:-3}
 codecs="none lz41 zstd1 zstd2 zstd3"
 blocks="4096 2097152"
-links=("50 ms + 100 MiB/s" "1 ms + 500 MiB/s")
+links="far near"
+only=.
 if [ "$rounds" = 1 ]; then
-	codecs=zstd1 blocks=2097152 links=("50 ms + 100 MiB/s")
+	codecs=zstd1 blocks=2097152 links=far only='^(lazyframe|hydrate)$'
 fi
+only=${BENCH_ONLY:-$only}
 codecs=${BENCH_CODECS:-$codecs}
 blocks=${BENCH_BLOCKS:-$blocks}
-declare -A delay=(["50 ms + 100 MiB/s"]=50000 ["1 ms + 500 MiB/s"]=1000)
-declare -A rate=(["50 ms + 100 MiB/s"]=$((100 << 20)) ["1 ms + 500 MiB/s"]=$((500 << 20)))
-declare -A given=(["50 ms + 100 MiB/s 4096"]=562 ["50 ms + 100 MiB/s 2097152"]=587
-	["1 ms + 500 MiB/s 4096"]=55 ["1 ms + 500 MiB/s 2097152"]=66)
+links=${BENCH_LINKS:-$links}
+declare -A says=([far]="50 ms + 100 MiB/s" [near]="1 ms + 500 MiB/s")
+declare -A delay=([far]=50000 [near]=1000)
+declare -A rate=([far]=$((100 << 20)) [near]=$((500 << 20)))
+declare -A given=(["far 4096"]=562 ["far 2097152"]=587
+	["near 4096"]=55 ["near 2097152"]=66)
 
-# The seed system keeps what it decoded, all of it, and fetches 4 MiB for each miss
+# The seed system keeps what it fetched and what it decoded, all of it
 echo 128 >/sys/module/lazyframe/parameters/decoded_mib
+echo 256 >/sys/module/lazyframe/parameters/cache_mib
+rmmod brd 2>/dev/null
+modprobe brd rd_nr=1 rd_size=$((160 << 10))
 origin_start none 0 0
-for link in "${links[@]}"; do
-	origin_start "$link" ${delay[$link]} ${rate[$link]}
+for link in $links; do
+	origin_start $link ${delay[$link]} ${rate[$link]}
 done
-helper_start --connections 4
+# What a reader waits for is a hole in what is fetched ahead: read over it, rather than
+# ask twice, where a first byte takes as long as 5 MiB
+helper_start --connections 4 --gap-max 128K
 
-# measure BLOCK TABLE: milliseconds of each round
+# An empty store, whatever was in it
+emptied="! dmsetup info store >/dev/null 2>&1 || dmsetup remove store
+	lazyframe store-format --force /dev/ram0 2>/dev/null | dmsetup create store"
+
+# measure BLOCK TABLE [OPTION]...: milliseconds of each round
 measure()
 {
-	"$bench/callers" -w 4 -b "$1" -r "$rounds" device cold "$2" >"$tap_dir/times" ||
-		return 1
+	local block=$1 table=$2
+
+	shift 2
+	values=()
+	timeout 200 "$bench/callers" -w 4 -b "$block" -r "$rounds" "$@" \
+		device cold "$table" >"$tap_dir/times" || return 1
 	values=($(awk -v slow=$slow '{ printf "%.3f\n", $1 / slow }' "$tap_dir/times"))
 }
 
-# one COLUMN IMAGE: the case of $row
+# one COLUMN IMAGE [OPTION]...: the case of $row
 one()
 {
 	local column=$1 line requests bytes more_requests more_bytes
 
-	line=$(table "$2" "$link" 2>/dev/null)
-	read -r requests bytes < <(counts "$link")
-	check "$row, $column" measure "$block" "$line"
-	read -r more_requests more_bytes < <(counts "$link")
+	[[ $column =~ $only ]] || return
+	line=$(table "$2" $link 2>/dev/null)
+	[ $# = 2 ] || line=${line/% - -/ /dev/mapper/store -}
+	shift 2
+	read -r requests bytes < <(counts $link)
+	check "$row, $column" measure "$block" "$line" "$@"
+	[ ${#values[@]} -gt 0 ] || return
+	read -r more_requests more_bytes < <(counts $link)
 	cell "$row" "$column" ms "${values[@]}"
 	# the first round, which is not timed, makes as many
 	cell "$row" "$column, requests" requests \
@@ -60,10 +87,12 @@ one()
 		-v n=$((rounds + 1)) 'BEGIN { printf "%.1f", b / n / 1048576 }')"
 }
 
-for link in "${links[@]}"; do
+hydrate() { one "$@" -c "$emptied" -m "prefetch all"; }
+
+for link in $links; do
 	for block in $blocks; do
 		for codec in $codecs; do
-			row="$link, $((block >> 10)) KiB, $codec"
+			row="${says[$link]}, $((block >> 10)) KiB, $codec"
 			image=runs100-$codec
 			bytes=$(stat -c %s "$bench/store/$(object $image)")
 			cell "$row" "seed's best (given)" ms "${given["$link $block"]}"
@@ -71,6 +100,8 @@ for link in "${links[@]}"; do
 				-v r=${rate[$link]} 'BEGIN { printf "%.3f", d / 1e3 + b / 4 / r * 1e3 }')"
 			[ "$block" = 4096 ] || one lazyframe $image
 			one "frames of 4 MiB" $image-4M
+			hydrate hydrate $image
+			hydrate "hydrate, frames of 4 MiB" $image-4M
 			if [ "$rounds" -gt 1 ]; then
 				check "$row, no link" measure "$block" \
 					"$(table $image-4M none 2>/dev/null)"
@@ -80,4 +111,5 @@ for link in "${links[@]}"; do
 		done
 	done
 done
+! dmsetup info store >/dev/null 2>&1 || dmsetup remove store
 finish

@@ -6,23 +6,27 @@
 # a client that does nothing but to fetch that block's frame over a warm connection
 # (callers.c), with the same origin in the same machine. Beside both what the seed
 # system's own benchmark gave for such an origin, on its machine and with 4 MiB of
-# zeros.
+# zeros. Images "-32K" were built in frames of 32 KiB: three callers stand in line for
+# this machine's one processor, which decodes a frame as a whole.
 #
 #	BENCH_ROUNDS	(100; 1: fewer cases) times, and all of it three times
-#	BENCH_CODECS	(none lz41 zstd1)
+#	BENCH_CODECS	(none lz41 lz41-32K zstd1 zstd1-32K; with one round, zstd1)
+#	BENCH_LINKS	(far near)
 . "$(dirname "$0")/bench.sh"
 
 rounds=${BENCH_ROUNDS:-100}
-codecs="none lz41 zstd1"
+codecs="none lz41 lz41-32K zstd1 zstd1-32K"
 turns=3
 if [ "$rounds" = 1 ]; then
 	rounds=5 turns=1 codecs=zstd1
 fi
 codecs=${BENCH_CODECS:-$codecs}
+links=${BENCH_LINKS:-far near}
 
-origin_start "20 ms + 100 MB/s" 20000 100000000
-origin_start "1 ms + 500 MB/s" 1000 500000000
-declare -A given=(["20 ms + 100 MB/s"]="42.8 63.3" ["1 ms + 500 MB/s"]="6.0 10.4")
+origin_start far 20000 100000000
+origin_start near 1000 500000000
+declare -A says=([far]="20 ms + 100 MB/s" [near]="1 ms + 500 MB/s")
+declare -A given=([far]="42.8 63.3" [near]="6.0 10.4")
 helper_start
 
 # measure WHAT...: averages and the longest of each turn
@@ -42,21 +46,22 @@ measure()
 
 cells()
 {
-	cell "$name $codec average" "$1" ms "${averages[@]}"
-	cell "$name $codec worst" "$1" ms "${worst[@]}"
+	cell "$row average" "$1" ms "${averages[@]}"
+	cell "$row worst" "$1" ms "${worst[@]}"
 }
 
-for name in "20 ms + 100 MB/s" "1 ms + 500 MB/s"; do
+for link in $links; do
 	for codec in $codecs; do
-		url=${origin[$name]}/$(object "runs4-$codec")
-		check "$name, $codec: fetch" measure fetch "$url" $((4 << 20))
+		url=${origin[$link]}/$(object "runs4-$codec")
+		table=$(table "runs4-$codec" $link 2>/dev/null)
+		row="${says[$link]} $codec"
+		check "$row: fetch" measure fetch "$url" $((4 << 20))
 		cells limit
-		check "$name, $codec: decode" measure decode "$url" $((4 << 20))
+		check "$row: decode" measure decode "$url" $((4 << 20))
 		cells "limit, decoded"
-		check "$name, $codec: read" measure device progressive \
-			"$(table "runs4-$codec" "$name")"
+		check "$row: read" measure device progressive "$table"
 		cells lazyframe
-		averages=("${given[$name]% *}") worst=("${given[$name]#* }")
+		averages=("${given[$link]% *}") worst=("${given[$link]#* }")
 		cells "seed (given)"
 	done
 done
