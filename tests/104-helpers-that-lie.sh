@@ -301,13 +301,14 @@ def _():
 
 
 def served(codec, frames, ubytes, sums=True):
-    """What a reader gets if the object's only frame is each of @frames."""
-    for name, (data, want) in frames.items():
+    """What a reader gets if the object's only frame is each of @frames: its data,
+    its content by the table, and the table's checksum, if it is not of that."""
+    for name, (data, want, *checksum) in frames.items():
         odd = Layer(b"", codec, sums=sums)
         odd.content = (want + bytes(ubytes))[:ubytes]
         odd.object = data
-        odd.frames = [(0, 0, ubytes, len(data), xxh64(odd.content) &
-                       0xffffffff)]
+        checksum = checksum or [xxh64(odd.content) & 0xffffffff]
+        odd.frames = [(0, 0, ubytes, len(data), *checksum)]
         device = Device([odd], [(0, ubytes, 0, 0)], ubytes, keep=True)
         server = Server(odd)
         try:
@@ -359,8 +360,15 @@ def _():
             "an LZ4 frame": (compress(LZ4, good), good),
             "a skippable frame": (struct.pack("<II", 0x184d2a50, 100) +
                                   bytes(100), good),
-            "wrong content": (compress(ZSTD, content[1:FRAME]), good),
         }, FRAME, sums)
+    halves = good[:FRAME // 2], good[FRAME // 2:]
+    served(ZSTD, {
+        "other content": (compress(ZSTD, content[1:FRAME + 1]), good),
+        "no sum of its own": (zstd_with(content[1:FRAME + 1], sum=(201, 0)), good),
+        "two frames, the sum of the second":
+            (b"".join(compress(ZSTD, half) for half in halves), good,
+             xxh64(halves[1]) & 0xffffffff),
+    }, FRAME)
 
 
 @test("zstd: a window of 128 MiB is refused or decoded rightly")
@@ -417,6 +425,7 @@ def _():
             "a block longer than the frame":
                 (z[:15] + struct.pack("<I", 0x7fffffff) + z[19:], good),
         }, FRAME, sums)
+    served(LZ4, {"other content": (compress(LZ4, noise(FRAME, rng)), good)}, FRAME)
 
 
 @test("LZ4 frames with other legal options read rightly or are refused")
