@@ -345,6 +345,8 @@ static void __leave_chunk(struct lf_frame *frame)
 {
 	struct lf_prefetch *p = &frame->owner->prefetch;
 	struct lf_chunk *c;
+	u64 now;
+	int i;
 
 	if (!frame->chunk)
 		return;
@@ -353,7 +355,16 @@ static void __leave_chunk(struct lf_frame *frame)
 	c->left -= frame->pos.cbytes;
 	if (c->left)
 		return;
-	p->took = ktime_get_ns() - c->began;
+	now = ktime_get_ns();
+	p->took = now - c->began;
+	/*
+	 * The two chunks of an order stand in line for a slow link: the one behind
+	 * did not have it to itself until now. To say so of all four that hydrate,
+	 * on links of their own, would make them seem shorter than they are.
+	 */
+	if (READ_ONCE(p->source) == LF_PREFETCH_ORDER)
+		for (i = 0; i < LF_CHUNKS; i++)
+			p->chunk[i].began = max(p->chunk[i].began, now);
 	lf_prefetch_kick(frame->owner);
 }
 

@@ -371,7 +371,8 @@ enum lf_prefetch_source {
  * struct lf_chunk - frames that were asked for at once
  * @start: where it began, to go back to
  * @left: C bytes that are not here yet
- * @began: ktime_get_ns(), when it was asked for
+ * @began: ktime_get_ns(), when it was asked for; in an order, when nothing else kept
+ *	   it waiting any more
  */
 struct lf_chunk {
 	u32 start;
@@ -943,8 +944,7 @@ int lf_frame_prefetch(struct lf_device *dev, struct lf_layer_table *table,
  * @chunks: so many may be under way, this one included
  * @bytes: so much
  * @next: where it begins; changed if what was given up is to be asked for first
- * @took: out: nanoseconds from when the chunk that ended last was asked for, 0:
- *	  none did
+ * @took: out: nanoseconds that the chunk that ended last took, 0: none did
  *
  * Return: number of a chunk, which lf_chunk_end() must follow, or -EBUSY.
  */
