@@ -810,9 +810,8 @@ def kernel_memory():
                    m["AnonPages"] - m["SwapCached"])
 
 
-@test("1 TiB that nobody wrote costs less than 1 MiB", 120)
-def _():
-    many = scale(6, 2)
+def cost_of_devices(many):
+    """Bytes for each of @many devices of 1 TiB, and one of them."""
     devices = []
     for _ in range(many):
         device = Device([layer], EXTENTS, 1 << 40, cow=True, resume=False)
@@ -826,11 +825,20 @@ def _():
         device.load(device.args)
         device.resume()
     time.sleep(0.5)
-    after = kernel_memory()
-    each = (after - before) / many
-    say(f"{each / KIB:.0f} KiB for each of {many} devices")
+    return (kernel_memory() - before) / many, device
+
+
+@test("1 TiB that nobody wrote costs less than 1 MiB", 120)
+def _():
+    many = scale(6, 2)
+    # what others take or give back meanwhile counts, too: the one in the middle
+    costs, devices = zip(*(cost_of_devices(many) for _ in range(3)))
+    each = sorted(costs)[1]
+    say(f"{each / KIB:.0f} KiB for each of {many} devices, of " +
+        ", ".join(f"{cost / KIB:.0f}" for cost in costs))
     # KASAN and lockdep have a memory of their own
     assert each < (1 if SLOW == 1 else 2) * MIB, each
+    after = kernel_memory()
     device = devices[0]
     wrote = {}
     for _ in range(20):
