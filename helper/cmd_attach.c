@@ -18,6 +18,9 @@
 #define NAME_MAX_ATTACH	(DEVICE_UUID_MAX - (int)strlen(DEVICE_UUID_PREFIX) - \
 			 UUID_TEXT)
 #define MAX_SECONDS	86400
+/* Of --read-around, as in kmod/target.c */
+#define MIN_AROUND	4096
+#define MAX_AROUND	(16 << 20)
 
 static const char usage[] =
 	"Usage: lazyframe attach NAME URL [option]...\n"
@@ -39,6 +42,8 @@ static const char usage[] =
 	"  --no-helper-timeout SEC    reads fail after waiting so long for lazyframed\n"
 	"  --fetch-timeout SEC        reads fail after waiting so long for their bytes\n"
 	"                             (0: never)\n"
+	"  --read-around BYTES        a read that has to wait brings so much around it, as\n"
+	"                             one range: a power of two, 4K to 16M\n"
 	"  --prefetch[=TRACE]         fetch what a trace has, before it is read; without\n"
 	"                             a path or URL, the one at URL.trace if there is one\n"
 	"  --help                     this text\n";
@@ -60,6 +65,7 @@ struct request {
 	bool error_if_no_helper;
 	int no_helper_timeout;		/* seconds, -1: not given */
 	int fetch_timeout;
+	u64 read_around;		/* bytes, 0: not given */
 };
 
 static int parse_seconds(const char *option, const char *text, int *value)
@@ -74,6 +80,17 @@ static int parse_seconds(const char *option, const char *text, int *value)
 	}
 	*value = n;
 	return 0;
+}
+
+static int parse_around(const char *text, u64 *value)
+{
+	if (units_parse(text, value) && *value >= MIN_AROUND &&
+	    *value <= MAX_AROUND && !(*value & (*value - 1)))
+		return 0;
+	fprintf(stderr,
+		"lazyframe attach: --read-around \"%s\" is no power of two from 4K to 16M\n",
+		text);
+	return -EINVAL;
 }
 
 static int parse_sha256(const char *text)
@@ -95,6 +112,7 @@ static int parse(int argc, char **argv, struct request *request)
 		{ "error-if-no-helper", no_argument, NULL, 'e' },
 		{ "no-helper-timeout", required_argument, NULL, 'n' },
 		{ "fetch-timeout", required_argument, NULL, 'f' },
+		{ "read-around", required_argument, NULL, 'a' },
 		{ "store", required_argument, NULL, 's' },
 		{ "sha256", required_argument, NULL, 'S' },
 		{ "cow", required_argument, NULL, 'c' },
@@ -123,6 +141,10 @@ static int parse(int argc, char **argv, struct request *request)
 		case 'f':
 			if (parse_seconds("fetch-timeout", optarg,
 					  &request->fetch_timeout))
+				return 2;
+			break;
+		case 'a':
+			if (parse_around(optarg, &request->read_around))
 				return 2;
 			break;
 		case 'c':
@@ -196,7 +218,7 @@ static int check_name(const char *name, struct error *e)
 /* Return: how many words */
 static u32 features(const struct request *request, char *text, size_t bytes)
 {
-	char timeouts[2][40] = {};
+	char timeouts[2][40] = {}, around[40] = "";
 	u32 words = 0;
 
 	if (request->error_if_no_helper)
@@ -211,8 +233,13 @@ static u32 features(const struct request *request, char *text, size_t bytes)
 			 " fetch_timeout %d", request->fetch_timeout);
 		words += 2;
 	}
-	snprintf(text, bytes, "%s%s%s", request->error_if_no_helper ?
-		 " error_if_no_helper" : "", timeouts[0], timeouts[1]);
+	if (request->read_around) {
+		snprintf(around, sizeof(around), " read_around %llu",
+			 (unsigned long long)request->read_around);
+		words += 2;
+	}
+	snprintf(text, bytes, "%s%s%s%s", request->error_if_no_helper ?
+		 " error_if_no_helper" : "", timeouts[0], timeouts[1], around);
 	return words;
 }
 

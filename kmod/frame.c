@@ -65,6 +65,7 @@
 /* Bounds of what is done under the lock at once. */
 #define MAX_CHANCES	64
 #define MAX_FORGET	256
+#define MAX_COMPANY	256
 
 /**
  * struct slot - one tag
@@ -1100,14 +1101,13 @@ void lf_frames_post(void)
  */
 
 /*
- * With a reference; NULL: no memory. @hint: nobody is about to wait for it, and
- * without a helper nobody would ever take it off a want list: NULL, too.
+ * One that nobody is about to wait for, with a reference. NULL: no memory, or no
+ * helper, without which nobody would ever take it off a want list.
  */
 static struct lf_frame *find_or_insert(struct lf_device *dev,
 				       struct lf_layer *layer,
 				       const struct lf_frame_pos *pos,
-				       bool hint, bool prefetch,
-				       unsigned int chunk)
+				       bool prefetch, unsigned int chunk)
 {
 	struct lf_frame *frame, *fresh;
 
@@ -1117,7 +1117,7 @@ static struct lf_frame *find_or_insert(struct lf_device *dev,
 	fresh = frame_alloc(dev->store, layer, pos);
 	if (!fresh)
 		return NULL;
-	if (hint && !fresh->stored && !lf_helper_attached()) {
+	if (!fresh->stored && !lf_helper_attached()) {
 		frame_free(fresh);
 		return NULL;
 	}
@@ -1156,7 +1156,7 @@ void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 	while (from < to && room--) {
 		if (lf_table_find(&table->table, from, &pos))
 			break;
-		frame = find_or_insert(dev, table->layer, &pos, true, prefetch, 0);
+		frame = find_or_insert(dev, table->layer, &pos, prefetch, 0);
 		if (!frame)
 			break;
 		lf_frame_put(frame);
@@ -1171,7 +1171,7 @@ int lf_frame_prefetch(struct lf_device *dev, struct lf_layer_table *table,
 	struct lf_frame *frame;
 	int asked = 0;
 
-	frame = find_or_insert(dev, table->layer, pos, true, true, chunk + 1);
+	frame = find_or_insert(dev, table->layer, pos, true, chunk + 1);
 	if (!frame)
 		return lf_helper_attached() ? -ENOMEM : -ENOTCONN;
 	spin_lock(&frames.lock);
@@ -1302,6 +1302,117 @@ static void start_waiting(struct lf_io *io)
 	INIT_LIST_HEAD(&io->parked);
 }
 
+/*
+ * U offsets of what a read that has to wait for @frame wants besides: its own rest
+ * and, where the device has read_around, a window of its extent. Whoever follows an
+ * order knows better than a window.
+ */
+static u64 company_begin(const struct lf_io *io, const struct lf_frame *frame,
+			 u64 *end)
+{
+	u64 most = rounddown_pow_of_two(lf_cache_limit() / 4);
+	u64 window = min_t(u64, READ_ONCE(io->dev->read_around), most);
+	u64 first = le64_to_cpu(io->extent->storage);
+	u64 last = first + le64_to_cpu(io->extent->length);
+	u64 begin = round_down(io->upos, window ?: 1);
+
+	*end = io->uend;
+	if (!window || READ_ONCE(io->dev->prefetch.replays))
+		return frame->pos.ustart + frame->pos.ubytes;
+	*end = max(*end, min(begin + window, last));
+	return max(begin, first);
+}
+
+/* Frames that are to be asked for with @frame, with no reference but the hash's */
+static void company_alloc(const struct lf_io *io, const struct lf_frame *frame,
+			  struct list_head *company)
+{
+	struct lf_layer *layer = frame->layer;
+	unsigned int room = MAX_COMPANY;
+	struct lf_frame *other;
+	struct lf_frame_pos pos;
+	u64 upos, end;
+
+	/* What the store has, it brings by itself. */
+	if (frame->stored || !lf_helper_attached())
+		return;
+	upos = company_begin(io, frame, &end);
+	for (; upos < end && room; upos = pos.ustart + pos.ubytes) {
+		if (lf_table_find(&io->table->table, upos, &pos))
+			break;
+		if (pos.cstart == frame->pos.cstart ||
+		    lf_store_keeps(io->dev->store, layer, &pos))
+			continue;
+		other = lookup(layer, pos.cstart);
+		if (other) {
+			lf_frame_put(other);
+			continue;
+		}
+		other = frame_alloc(io->dev->store, layer, &pos);
+		if (!other)
+			break;
+		refcount_set(&other->refs, 1);
+		other->timeout = frame->timeout;
+		list_add_tail(&other->node, company);
+		room--;
+	}
+}
+
+/* Return: how many were inserted; the rest stays in @company. */
+static unsigned int __insert_company(struct list_head *company)
+{
+	struct lf_frame *frame, *next, *like;
+	unsigned int n = 0;
+	LIST_HEAD(known);
+
+	list_for_each_entry_safe(frame, next, company, node) {
+		list_del_init(&frame->node);
+		like = __insert(frame, false);
+		if (like == frame) {
+			n++;
+			continue;
+		}
+		/* Not the last reference: it is hashed. */
+		lf_frame_put(like);
+		list_add(&frame->node, &known);
+	}
+	list_splice(&known, company);
+	return n;
+}
+
+/*
+ * The frame that a reader is about to wait for, with a reference; NULL: no memory. What
+ * it wants besides is put on the want list in one go, or posting in between would make
+ * two ranges of it.
+ */
+static struct lf_frame *demand(struct lf_io *io, const struct lf_frame_pos *pos)
+{
+	struct lf_device *dev = io->dev;
+	struct lf_frame *frame, *fresh, *next;
+	unsigned int inserted = 0;
+	LIST_HEAD(company);
+
+	frame = lookup(io->table->layer, pos->cstart);
+	if (frame)
+		return frame;
+	fresh = frame_alloc(dev->store, io->table->layer, pos);
+	if (!fresh)
+		return NULL;
+	fresh->timeout = READ_ONCE(dev->fetch_timeout);
+	company_alloc(io, fresh, &company);
+	spin_lock(&frames.lock);
+	frame = __insert(fresh, false);
+	if (frame == fresh)
+		inserted = 1 + __insert_company(&company);
+	spin_unlock(&frames.lock);
+	if (frame != fresh)
+		frame_free(fresh);
+	list_for_each_entry_safe(fresh, next, &company, node)
+		frame_free(fresh);
+	this_cpu_add(dev->stats->count[LF_FRAMES_DEMANDED], inserted);
+	return frame;
+}
+
 struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 {
 	struct lf_frame *frame = parked_frame(io);
@@ -1310,8 +1421,7 @@ struct lf_frame *lf_frame_get(struct lf_io *io, const struct lf_frame_pos *pos)
 	if (frame)
 		return frame;
 	do {
-		frame = find_or_insert(io->dev, io->table->layer, pos, false,
-				       false, 0);
+		frame = demand(io, pos);
 		if (!frame || !is_ready(frame)) {
 			start_waiting(io);
 			waits = true;

@@ -467,6 +467,7 @@ struct lf_device {
 	bool failed;			/* written while suspended: all I/O fails */
 	unsigned int no_helper_timeout;	/* W: seconds, 0: for ever */
 	unsigned int fetch_timeout;	/* W: seconds, 0: for ever */
+	u32 read_around;		/* W: bytes, a power of two; 0: none */
 
 	struct list_head parked;	/* F: reads that wait */
 	struct list_head woken;		/* F: that did, and are not over yet */
@@ -509,6 +510,7 @@ enum lf_io_kind {
  * struct lf_io - per-bio data: one read of one extent, or one write
  * @to: where the bytes of the image go: the bio, or one of overlay.c
  * @done: called when they are there or an error ended it; NULL: end the bio
+ * @extent: of the image: where the bytes are, in @table's layer
  * @iter: the part of @to that is still to be filled
  * @upos: U offset of its next byte
  * @uend: U offset where the layer's bytes end; the rest of @to is zeros
@@ -536,6 +538,7 @@ struct lf_io {
 	enum lf_io_kind kind;
 	enum lf_stat stat;
 	bool fua;
+	const struct lf_disk_extent *extent;
 	struct lf_layer_table *table;
 	struct bvec_iter iter;
 	u64 upos;

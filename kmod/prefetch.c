@@ -20,11 +20,11 @@
  * What is next is asked for in chunks, sorted by C offset, so that neighbours
  * travel as one range. Of an order two are under way at a time, so that the
  * connections never run dry; of all, where no part is worth more than another, as
- * many as there are chunks. Their size follows the time from when one was asked for
- * until all of it is here: on a slow way the order matters more than long ranges,
- * and a reader that needs something else shall not find much in front of it.
- * Readers go first everywhere: on the want lists, and in the helper, where prefetch
- * never has all connections.
+ * many as there are chunks. Their size follows the time in which one comes (struct
+ * lf_chunk): on a slow way the order matters more than long ranges, and a reader
+ * that needs something else shall not find much in front of it. Readers go first
+ * everywhere: on the want lists, and in the helper, where prefetch never has all
+ * connections.
  *
  * Where a helper went, and what it was asked for with it, it is asked for again
  * from the start of that chunk: what is here already costs a look.
@@ -56,13 +56,14 @@
 /*
  * @first, @max: C bytes of a chunk
  * @chunks: under way at a time
- * @room: th part of the memory cache: what was fetched and not read or written
+ * @share: what was fetched and not read or written takes no more than the memory
+ *	   cache's bytes divided by this
  */
 static const struct manner {
 	u32 first;
 	u32 max;
 	unsigned int chunks;
-	unsigned int room;
+	unsigned int share;
 } manners[] = {
 	[LF_PREFETCH_ORDER] = { 512 << 10, 4 << 20, 2, 2 },
 	[LF_PREFETCH_ALL] = { 2 << 20, 8 << 20, LF_CHUNKS, 8 },
@@ -187,7 +188,7 @@ static void adapt(struct lf_prefetch *p, u64 took)
 
 static u64 room_limit(const struct lf_prefetch *p)
 {
-	return lf_cache_limit() / manners[p->source].room;
+	return lf_cache_limit() / manners[p->source].share;
 }
 
 static u32 chunk_bytes(const struct lf_prefetch *p)

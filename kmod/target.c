@@ -40,6 +40,7 @@ static DEFINE_MUTEX(lf_devices_lock);
 /* So much is copied in map(); more would keep the submitter, and RCU, too long. */
 #define INLINE_MAX		(256 << 10)
 #define MAX_ZEROING		(1U << 30 >> SECTOR_SHIFT)
+#define MAX_AROUND		(16U << 20)
 
 /*
  * ----------------------------------------------------------------
@@ -338,6 +339,7 @@ static void io_place(struct lf_io *io, const struct lf_disk_extent *extent,
 	u64 left = le64_to_cpu(extent->length) - skip;
 
 	io->iter = io->to->bi_iter;
+	io->extent = extent;
 	io->table = io->dev->image.table[le32_to_cpu(extent->layer)];
 	io->upos = le64_to_cpu(extent->storage) + skip;
 	io->uend = io->upos + min_t(u64, left, io->iter.bi_size);
@@ -473,6 +475,18 @@ static void expire_work(struct work_struct *work)
  * ----------------------------------------------------------------
  */
 
+/* Of windows: none, or whole blocks and not more than a frame may have */
+static int parse_around(const char *text, u32 *bytes)
+{
+	u32 n;
+
+	if (kstrtou32(text, 10, &n) || (n && !is_power_of_2(n)) ||
+	    (n && n < LF_META_BLOCK) || n > MAX_AROUND)
+		return -EINVAL;
+	WRITE_ONCE(*bytes, n);
+	return 0;
+}
+
 static int parse_seconds(const char *arg, unsigned int *seconds)
 {
 	unsigned int value;
@@ -502,7 +516,7 @@ static int parse_origin(struct lf_device *dev, const char *path)
 static int parse_features(struct lf_device *dev, struct dm_arg_set *as)
 {
 	static const struct dm_arg args[] = {
-		{ 0, 8, "Invalid number of feature arguments" },
+		{ 0, 10, "Invalid number of feature arguments" },
 	};
 	struct dm_target *ti = dev->ti;
 	unsigned int *seconds;
@@ -527,6 +541,15 @@ static int parse_features(struct lf_device *dev, struct dm_arg_set *as)
 		if (!strcasecmp(name, "origin")) {
 			if (!argc || parse_origin(dev, dm_shift_arg(as)))
 				return -EINVAL;
+			argc--;
+			continue;
+		}
+		if (!strcasecmp(name, "read_around")) {
+			if (!argc || parse_around(dm_shift_arg(as),
+						  &dev->read_around)) {
+				ti->error = "read_around needs a power of two, from 4096 to 16777216, or 0";
+				return -EINVAL;
+			}
 			argc--;
 			continue;
 		}
@@ -926,8 +949,10 @@ static void status_table(struct lf_device *dev, char *result,
 	unsigned int fetch = READ_ONCE(dev->fetch_timeout);
 	bool fetch_set = fetch != DEFAULT_FETCH_TIMEOUT;
 	bool error = READ_ONCE(dev->error_if_no_helper);
+	u32 around = READ_ONCE(dev->read_around);
 	unsigned int features = error + dev->read_only + 2 * !!no_helper +
-				2 * fetch_set + 2 * !!dev->origin;
+				2 * fetch_set + 2 * !!around +
+				2 * !!dev->origin;
 	unsigned int sz = 0;
 
 	DMEMIT("%s %s %s", dev->meta->name,
@@ -941,6 +966,8 @@ static void status_table(struct lf_device *dev, char *result,
 		DMEMIT(" no_helper_timeout %u", no_helper);
 	if (fetch_set)
 		DMEMIT(" fetch_timeout %u", fetch);
+	if (around)
+		DMEMIT(" read_around %u", around);
 	if (dev->read_only)
 		DMEMIT(" read_only");
 	if (dev->origin)
@@ -1006,6 +1033,8 @@ static int lf_message(struct dm_target *ti, unsigned int argc, char **argv,
 		err = parse_seconds(argv[1], &dev->no_helper_timeout);
 	} else if (argc == 2 && !strcasecmp(argv[0], "fetch_timeout")) {
 		err = parse_seconds(argv[1], &dev->fetch_timeout);
+	} else if (argc == 2 && !strcasecmp(argv[0], "read_around")) {
+		err = parse_around(argv[1], &dev->read_around);
 	} else if (argc == 1 && dev->overlay && !strcasecmp(argv[0], "seal")) {
 		return lf_overlay_seal(dev->overlay, true);
 	} else if (argc == 1 && dev->overlay && !strcasecmp(argv[0], "unseal")) {

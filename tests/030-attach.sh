@@ -118,6 +118,11 @@ for n in "" -1 1x 86401 99999999999999999999; do
 		says 2 "seconds" lazyframe attach y "$url" --fetch-timeout "$n"
 done
 
+for n in "" 0 2K 12K 32M -4K x; do
+	check "no window: \"$n\"" same_state \
+		says 2 "power of two" lazyframe attach y "$url" --read-around "$n"
+done
+
 # the kernel refuses the device at the last step
 dms create thief --uuid "LAZYFRAME-$uuid-y" --table "0 8 zero"
 check "what the kernel refuses is undone" \
@@ -137,9 +142,9 @@ check "detach of what is not there" \
 	same_state says 1 "there is no device x" lazyframe detach x
 
 lazyframe attach x "$url" --error-if-no-helper --no-helper-timeout 7 \
-	--fetch-timeout 9 >/dev/null 2>note
+	--fetch-timeout 9 --read-around 8M >/dev/null 2>note
 check "features reach the table" eval 'dmsetup table x | grep -F \
-	" - - 5 error_if_no_helper no_helper_timeout 7 fetch_timeout 9"'
+	" - - 7 error_if_no_helper no_helper_timeout 7 fetch_timeout 9 read_around 8388608"'
 check "the note says that reads fail" grep "reads fail unless" note
 check "and they do" eval '! dd if=/dev/mapper/x of=/dev/null bs=4096 skip=300 count=1'
 lazyframe detach x

@@ -93,6 +93,12 @@ def _():
                        (f"{m} - - 2 no_helper_timeout "
                         "18446744073709551617", "seconds"),
                        (f"{m} - - 1 no_helper_timeout 5", ""),
+                       (f"{m} - - 1 read_around", "power of two"),
+                       (f"{m} - - 2 read_around x", "power of two"),
+                       (f"{m} - - 2 read_around 2048", "power of two"),
+                       (f"{m} - - 2 read_around 12288", "power of two"),
+                       (f"{m} - - 2 read_around 33554432", "power of two"),
+                       (f"{m} - - 2 read_around 4294971392", "power of two"),
                        (f"{m} - - x", "feature"),
                        (f"{m} - - -1 read_only", "feature"),
                        (f"{m} - - 99999 read_only", "feature"),
@@ -108,6 +114,7 @@ def _():
     for good in (f"{m} - - 0", f"{m} - - 1 read_only",
                  f"{m} - - 6 error_if_no_helper no_helper_timeout 0 "
                  "fetch_timeout 86400 read_only",
+                 f"{m} - - 2 read_around 16777216",
                  f"{m} - - 1 ERROR_IF_NO_HELPER"):
         bare.load(good)
 

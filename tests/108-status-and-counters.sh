@@ -73,7 +73,7 @@ def _():
     for features in ("", "error_if_no_helper", "no_helper_timeout 5",
                      "fetch_timeout 7", "read_only", "fetch_timeout 0",
                      "error_if_no_helper no_helper_timeout 86400 "
-                     "fetch_timeout 1 read_only"):
+                     "fetch_timeout 1 read_around 4096 read_only"):
         device = Device([layer], features=features, keep=True)
         table = device.table()
         dev = os.stat(device.loop.name).st_rdev
@@ -96,7 +96,9 @@ def _():
             ("fetch_timeout 0", "5 error_if_no_helper no_helper_timeout 9 "
              "fetch_timeout 0"),
             ("queue_if_no_helper", "4 no_helper_timeout 9 fetch_timeout 0"),
-            ("no_helper_timeout 0", "2 fetch_timeout 0")):
+            ("no_helper_timeout 0", "2 fetch_timeout 0"),
+            ("read_around 8388608", "4 fetch_timeout 0 read_around 8388608"),
+            ("read_around 0", "2 fetch_timeout 0")):
         device.message(message)
         assert device.table() == f"{bare} {feature}", device.table()
         device.load(device.table())

@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Who reads on is read ahead for, in batches that travel as few ranges; who
-# jumps causes nothing but his own frame.
+# jumps causes nothing but his own frame, or, with read_around, one range around it.
 . "$(dirname "$0")/common.sh"
 . "$tests/lib/python.sh"
 
 python_tests <<'EOF'
 from rig import *
+from store import Store
 
 rng = random.Random(0x109)
 SIZE = (64 if SLOW == 1 else 8) * MIB
@@ -143,6 +144,80 @@ def _():
     for i in frames:
         device.check(i * 128 * KIB + 8192, 4096, False)
     assert len(server.log) == 30, len(server.log)
+
+
+def frames_of(ranges):
+    return sorted(off for begin, length in ranges
+                  for off in range(begin, begin + length, 128 * KIB))
+
+
+@test("with read_around, who jumps brings a window, as one range, of his extent")
+def _():
+    layer = layer_of(random_content[:16 * MIB], NONE, 128 * KIB)
+    # of the layer, 1.5 MiB to 6.5 MiB
+    device = Device([layer], [(0, 5 * MIB, 0, 3 * MIB // 2)], 5 * MIB,
+                    features=f"read_around {MIB}")
+    server = Merging(layer)
+    for off, window in ((MIB // 2 - 4096, (3 * MIB // 2, MIB // 2)),
+                        (4 * MIB + MIB // 2, (6 * MIB, MIB // 2)),
+                        (2 * MIB, (3 * MIB, MIB)),
+                        # what is there already is not asked for
+                        (3 * MIB - 4096, (4 * MIB, MIB))):
+        device.check(off, 4096)
+        time.sleep(0.2)
+        assert server.ranges.pop() == window, (off, window, server.ranges)
+        assert not server.ranges and not any(r.flags for r in server.log)
+    # over a boundary: the window where it has to wait
+    device.check(MIB // 2 - 4096, 8192)
+    time.sleep(0.2)
+    assert server.ranges == [(2 * MIB, MIB)], server.ranges
+    assert device.stat("frames_demanded") == 4 + 4 + 8 + 8 + 8
+    assert device.stat("frames_prefetched") == 0
+    device.message("read_around 0")
+    device.check(9 * MIB // 2 - MIB // 4, 4096)
+    time.sleep(0.2)
+    assert server.ranges[1:] == [(6 * MIB - MIB // 4, 128 * KIB)]
+
+
+@test("a window is one range, however busy the want list is", 60)
+def _():
+    layer = layer_of(random_content[:16 * MIB], NONE, 128 * KIB)
+    device = Device([layer], features=f"read_around {MIB}")
+    for _ in range(scale(20, 5)):
+        server = Merging(layer, pace=0.005)
+        readers = [Reader(device, w * MIB + 4096 * rng.randrange(256), 4096)
+                   for w in rng.sample(range(16), 16)]
+        for r in readers:
+            r.good()
+        wait_until(lambda: len(server.log) == 128, "all windows")
+        # neighbours may have been merged
+        assert all(begin % MIB == 0 and length % MIB == 0
+                   for begin, length in server.ranges), server.ranges
+        assert frames_of(server.ranges) == list(range(0, 16 * MIB, 128 * KIB))
+        server.close()
+        device.close()
+        device = Device([layer], features=f"read_around {MIB}")
+
+
+@test("a window leaves out what the store has, and is no larger than a fourth of "
+      "the cache")
+def _():
+    layer = layer_of(random_content[:16 * MIB], NONE, 128 * KIB)
+    store = Store(64 * MIB)
+    device = Device([layer], store=store)
+    server = Merging(layer)
+    device.check(3 * 128 * KIB, 4096)
+    store.settled(1)
+    server.close()
+    device.close()
+    cache_mib(2)
+    device = Device([layer], features=f"read_around {4 * MIB}", store=store)
+    server = Merging(layer)
+    device.check(0, 4096)
+    wait_until(lambda: len(server.log) == 3, "the window")
+    time.sleep(0.2)
+    assert frames_of(server.ranges) == [0, 128 * KIB, 256 * KIB]
+    assert store.info()["hits"] == 0, store.info()
 
 
 @test("a reader that waits for what was only read ahead promotes it")

@@ -321,6 +321,11 @@ def _():
         device.check(off, FRAME)
     before = device.stat("frames_prefetched")
     assert before <= 28
+    device.message(f"read_around {4 * MIB}")
+    demanded = device.stat("frames_demanded")
+    device.check(80 * FRAME, 512)
+    assert device.stat("frames_demanded") == demanded + 1
+    device.message("read_around 0")
     device.message("prefetch stop")
     for off in range(2 * MIB, 4 * MIB, FRAME):
         device.check(off, FRAME)

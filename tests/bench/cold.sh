@@ -6,17 +6,17 @@
 # the seed system's own benchmark for such an origin, whatever its codec, on its
 # machine of 16 threads. The limit is the link's: first byte, and a fourth of what is
 # stored; "no link" is the same from an origin that costs no time: what this machine's
-# one processor needs. Frames of 4 MiB are as large as the seed system's chunks were.
-# "Hydrate" has an empty store in memory, and begins to fill it when readers begin:
-# all bytes are wanted, so the way is long ranges beside what readers wait for.
-# Without it, reads of 4 KiB are measured with these only: of 128 KiB each is a request,
-# 800 of them, which takes as long as four connections need.
+# one processor needs. All bytes are wanted, so the way is long ranges: "read_around"
+# has one of 8 MiB of content for each read that waits; "hydrate" has an empty store in
+# memory, and begins to fill it when readers begin. Without either, reads of 4 KiB are
+# not measured: of 128 KiB each is a request, 800 of them, which takes as long as four
+# connections need.
 #
 #	BENCH_ROUNDS	(3; 1: fewer cases)
 #	BENCH_CODECS	(none lz41 zstd1 zstd2 zstd3; with one round, zstd1)
 #	BENCH_BLOCKS	(4096 2097152; with one round, 2097152)
 #	BENCH_LINKS	(far near; with one round, far)
-#	BENCH_ONLY	regular expression of columns (all; with one round, two of them)
+#	BENCH_ONLY	regular expression of columns (all; with one round, all but hydrate)
 . "$(dirname "$0")/bench.sh"
 
 rounds=${BENCH_ROUNDS:-3}
@@ -25,9 +25,10 @@ blocks="4096 2097152"
 links="far near"
 only=.
 if [ "$rounds" = 1 ]; then
-	codecs=zstd1 blocks=2097152 links=far only='^(lazyframe|hydrate)$'
+	codecs=zstd1 blocks=2097152 links=far only='^(lazyframe|read_around)$'
 fi
 only=${BENCH_ONLY:-$only}
+around="2 read_around $((8 << 20))"
 codecs=${BENCH_CODECS:-$codecs}
 blocks=${BENCH_BLOCKS:-$blocks}
 links=${BENCH_LINKS:-$links}
@@ -61,7 +62,7 @@ measure()
 
 	shift 2
 	values=()
-	timeout 200 "$bench/callers" -w 4 -b "$block" -r "$rounds" "$@" \
+	timeout 1000 "$bench/callers" -w 4 -b "$block" -r "$rounds" "$@" \
 		device cold "$table" >"$tap_dir/times" || return 1
 	values=($(awk -v slow=$slow '{ printf "%.3f\n", $1 / slow }' "$tap_dir/times"))
 }
@@ -73,7 +74,10 @@ one()
 
 	[[ $column =~ $only ]] || return
 	line=$(table "$2" $link 2>/dev/null)
-	[ $# = 2 ] || line=${line/% - -/ /dev/mapper/store -}
+	case $column in
+	read_around) line+=" $around" ;;
+	hydrate) line=${line/% - -/ /dev/mapper/store -} ;;
+	esac
 	shift 2
 	read -r requests bytes < <(counts $link)
 	check "$row, $column" measure "$block" "$line" "$@"
@@ -87,8 +91,6 @@ one()
 		-v n=$((rounds + 1)) 'BEGIN { printf "%.1f", b / n / 1048576 }')"
 }
 
-hydrate() { one "$@" -c "$emptied" -m "prefetch all"; }
-
 for link in $links; do
 	for block in $blocks; do
 		for codec in $codecs; do
@@ -99,12 +101,11 @@ for link in $links; do
 			cell "$row" "limit" ms "$(awk -v d=${delay[$link]} -v b="$bytes" \
 				-v r=${rate[$link]} 'BEGIN { printf "%.3f", d / 1e3 + b / 4 / r * 1e3 }')"
 			[ "$block" = 4096 ] || one lazyframe $image
-			one "frames of 4 MiB" $image-4M
-			hydrate hydrate $image
-			hydrate "hydrate, frames of 4 MiB" $image-4M
+			one read_around $image
+			one hydrate $image -c "$emptied" -m "prefetch all"
 			if [ "$rounds" -gt 1 ]; then
 				check "$row, no link" measure "$block" \
-					"$(table $image-4M none 2>/dev/null)"
+					"$(table $image none 2>/dev/null) $around"
 				cell "$row" "no link" ms "${values[@]}"
 			fi
 			cell "$row" stored MiB "$(awk -v b="$bytes" 'BEGIN { printf "%.1f", b / 1048576 }')"
