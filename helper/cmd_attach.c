@@ -522,7 +522,7 @@ static int load_trace(struct request *request, struct error *e)
 		return err;
 	}
 	if (asprintf(&beside, "%s" TRACE_SUFFIX, request->url) < 0)
-		return error_set(e, -ENOMEM, "no memory");
+		return no_memory(e);
 	err = trace_load(beside, &request->trace, &why);
 	request->has_trace = !err;
 	if (err == -ENOENT)

@@ -570,7 +570,7 @@ static int gather(struct metrics *m, struct error *e)
 	m->report = calloc(names.count, sizeof(*m->report));
 	m->store = calloc(names.count, sizeof(*m->store));
 	if (!m->report || !m->store) {
-		err = error_set(e, -ENOMEM, "no memory");
+		err = no_memory(e);
 		goto out;
 	}
 	for (i = 0; !err && i < names.count; i++) {
@@ -597,7 +597,7 @@ static int write_file(struct metrics *m, const char *path, struct error *e)
 	int fd, err = 0;
 
 	if (!tmp)
-		return error_set(e, -ENOMEM, "no memory");
+		return no_memory(e);
 	snprintf(tmp, bytes, "%s.XXXXXX", path);
 	fd = mkstemp(tmp);
 	m->out = fd < 0 ? NULL : fdopen(fd, "w");

@@ -234,7 +234,7 @@ static int record(const struct request *r, struct error *e)
 static int merge(const struct request *r, struct error *e)
 {
 	struct trace *in = calloc(r->words, sizeof(*in)), out = {};
-	int i, err = in ? 0 : error_set(e, -ENOMEM, "no memory");
+	int i, err = in ? 0 : no_memory(e);
 
 	for (i = 0; i < r->words && !err; i++)
 		err = trace_load(r->word[i], &in[i], e);

@@ -155,7 +155,7 @@ static int parse(char *text, struct answer *a, struct error *e)
 		goto bad;
 	a->read = calloc(listed ? listed : 1, sizeof(*a->read));
 	if (!a->read)
-		return error_set(e, -ENOMEM, "no memory");
+		return no_memory(e);
 	while (a->reads < listed) {
 		line = strsep(&rest, "\n");
 		if (!line || !parse_read(line, &a->read[a->reads++]))

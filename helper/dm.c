@@ -222,7 +222,7 @@ static int read_target(const char *name, int type, struct device *device,
 		 target ? target : "");
 	*args = strdup(target && params ? params : "");
 	if (!*args)
-		err = error_set(e, -ENOMEM, "no memory");
+		err = no_memory(e);
 out:
 	dm_task_destroy(task);
 	return err;
@@ -303,7 +303,7 @@ int device_info_parse(const char *text, struct device_info *info,
 	copy = strdup(text);
 	rest = copy;
 	if (!copy)
-		return error_set(e, -ENOMEM, "no memory");
+		return no_memory(e);
 	err = pick(word(&rest), "attached", "none", &info->helper);
 	if (!err)
 		err = pick(word(&rest), "error", "queue", &info->error_policy);
@@ -578,7 +578,7 @@ char *device_ask(const char *name, const char *message, struct error *e)
 		error_set(e, -EPROTO,
 			  "the module does not answer it: use tools and module of one version");
 	if (answer && !copy)
-		error_set(e, -ENOMEM, "no memory");
+		no_memory(e);
 	if (task)
 		dm_task_destroy(task);
 	if (!copy)

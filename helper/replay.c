@@ -26,7 +26,7 @@ static char *url_of(const char *where, struct error *e)
 	if (escaped && asprintf(&url, "file://%s", escaped) < 0)
 		url = NULL;
 	if (!url)
-		error_set(e, -ENOMEM, "no memory");
+		no_memory(e);
 	free(escaped);
 	free(path);
 	return url;
@@ -157,7 +157,7 @@ static int take_layers(const char *name, const char *line, struct trace *trace,
 		grown = realloc(trace->layer, (trace->layers + 1) *
 				sizeof(*grown));
 		if (!grown)
-			return error_set(e, -ENOMEM, "no memory");
+			return no_memory(e);
 		trace->layer = grown;
 		if (sscanf(line, "%36s %llu", uuid, &ubytes) != 2 ||
 		    !uuid_parse(uuid, grown[trace->layers].uuid) ||
@@ -235,7 +235,7 @@ int record_read(const char *name, struct trace *trace, struct error *e)
 		return room;
 	}
 	trace->entry = calloc(room + 1, sizeof(*trace->entry));
-	n = trace->entry ? 1 : error_set(e, -ENOMEM, "no memory");
+	n = trace->entry ? 1 : no_memory(e);
 	while (n > 0) {
 		answer = ask_from(name, "record read", trace->entries, e);
 		n = answer ? take_entries(name, next_line(answer), trace, room,

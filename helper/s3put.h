@@ -25,9 +25,11 @@
 /* s3_part_bytes - of the part with this number, from 1 on */
 u64 s3_part_bytes(unsigned int number);
 
-/* As in struct object_ops, but for parts: they come in order, from one thread. */
+/* As in struct object_ops */
 int s3_put(const char *url, const void *buf, size_t len, u64 ubytes, bool over,
 	   struct error *e);
+
+/* So are these, but that parts come in order, from one thread. */
 int s3_put_begin(const char *url, u64 ubytes, struct object_put **put,
 		 struct error *e);
 int s3_put_part(struct object_put *put, u64 off, const void *buf, size_t len,

@@ -194,7 +194,7 @@ static int collect(const struct trace *in, u32 trace, struct trace *out,
 		   struct seen *seen, struct error *e)
 {
 	u32 *number = calloc(in->layers + 1, sizeof(*number));
-	int err = number ? 0 : error_set(e, -ENOMEM, "no memory");
+	int err = number ? 0 : no_memory(e);
 	u32 i;
 
 	for (i = 0; i < in->layers && !err; i++)

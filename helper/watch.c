@@ -332,7 +332,7 @@ int watch_device(const char *name, struct error *e)
 	int err;
 
 	if (!looks)
-		return error_set(e, -ENOMEM, "no memory");
+		return no_memory(e);
 	err = signals_begin(&w, &before, e);
 	if (!err)
 		err = terminal_begin(&w, e);
