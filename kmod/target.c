@@ -547,7 +547,7 @@ static int parse_features(struct lf_device *dev, struct dm_arg_set *as)
 		if (!strcasecmp(name, "read_around")) {
 			if (!argc || parse_around(dm_shift_arg(as),
 						  &dev->read_around)) {
-				ti->error = "read_around needs a power of two, from 4096 to 16777216, or 0";
+				ti->error = "read_around needs a power of two, 4096 to 16777216";
 				return -EINVAL;
 			}
 			argc--;

@@ -25,7 +25,8 @@ for kernel in 6.1 6.12; do
 		local action=$1
 
 		shift
-		dkms "$action" -m lazyframe -v "$version" "$@" \
+		# depmod would not look into the install tree, but change this machine's
+		dkms "$action" -m lazyframe -v "$version" "$@" --no-depmod \
 			--dkmstree "$tap_dir/dkms" --sourcetree "$tap_dir/src" \
 			--installtree "$tap_dir/modules"
 	}

@@ -3,6 +3,10 @@
 # s3:// with a real store: Ceph's object gateway, which checks each signature.
 tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/tap.sh"
+. "$tests/lib.sh"
+# From here on there is another HOME; the machine with the devices has its kernels in
+# this one.
+export LAZYFRAME_CACHE=$cache
 . "$tests/s3.sh"
 . "$tests/rgw.sh"
 export PATH="${LAZYFRAME_BIN:-$tests/../helper}:$PATH"
