@@ -1310,8 +1310,11 @@ static void start_waiting(struct lf_io *io)
 static u64 company_begin(const struct lf_io *io, const struct lf_frame *frame,
 			 u64 *end)
 {
-	u64 most = rounddown_pow_of_two(lf_cache_limit() / 4);
-	u64 window = min_t(u64, READ_ONCE(io->dev->read_around), most);
+	/* Around @frame, not at a window's start, where frames are small */
+	u64 most = min_t(u64, lf_cache_limit() / 4,
+			 (u64)MAX_COMPANY * frame->pos.ubytes);
+	u64 window = min_t(u64, READ_ONCE(io->dev->read_around),
+			   rounddown_pow_of_two(most));
 	u64 first = le64_to_cpu(io->extent->storage);
 	u64 last = first + le64_to_cpu(io->extent->length);
 	u64 begin = round_down(io->upos, window ?: 1);

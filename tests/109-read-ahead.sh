@@ -179,6 +179,18 @@ def _():
     assert server.ranges[1:] == [(6 * MIB - MIB // 4, 128 * KIB)]
 
 
+@test("of small frames a window has 256, and the reader's is one of them")
+def _():
+    layer = layer_of(random_content[:16 * MIB], NONE, 4 * KIB)
+    device = Device([layer], features=f"read_around {8 * MIB}")
+    server = Merging(layer)
+    device.check(5 * MIB + 8192, 4096)
+    wait_until(lambda: len(server.log) == 256, "the window")
+    time.sleep(0.2)
+    assert len(server.log) == 256
+    assert server.ranges == [(5 * MIB, MIB)], server.ranges
+
+
 @test("a window is one range, however busy the want list is", 60)
 def _():
     layer = layer_of(random_content[:16 * MIB], NONE, 128 * KIB)
