@@ -1117,13 +1117,10 @@ static struct lf_frame *find_or_insert(struct lf_device *dev,
 	fresh = frame_alloc(dev->store, layer, pos);
 	if (!fresh)
 		return NULL;
-	if (!fresh->stored && !lf_helper_attached()) {
-		frame_free(fresh);
-		return NULL;
-	}
 	fresh->timeout = READ_ONCE(dev->fetch_timeout);
 	spin_lock(&frames.lock);
-	frame = __insert(fresh, prefetch);
+	if (fresh->stored || frames.session)
+		frame = __insert(fresh, prefetch);
 	if (frame == fresh && prefetch)
 		__own(frame, dev, chunk);
 	spin_unlock(&frames.lock);
@@ -1368,6 +1365,9 @@ static unsigned int __insert_company(struct list_head *company)
 	unsigned int n = 0;
 	LIST_HEAD(known);
 
+	/* The next helper shall not bring what nobody needs. */
+	if (!frames.session)
+		return 0;
 	list_for_each_entry_safe(frame, next, company, node) {
 		list_del_init(&frame->node);
 		like = __insert(frame, false);
