@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] [-c COMMAND] [-m MESSAGE]
- *	device NAME TABLE
- * callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] fetch|decode URL SIZE
+ * callers [-s] [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] [-c COMMAND]
+ *	[-m MESSAGE] device NAME TABLE
+ * callers [-s] [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] fetch|decode URL SIZE
  *
  * How long cold reads take. Each round makes everything cold, then WORKERS threads
  * read READS blocks (0: all there are) of a shuffled list at once, worker W those
  * at W, W + WORKERS ... The list is another one in each round, and the same ones
- * in each run.
+ * in each run. -s: all workers read the blocks of worker 0.
  *
  * device: the mapped device NAME, which is made anew from the line TABLE before
  * each round, behind COMMAND of a shell; direct reads. With the first of them it gets
@@ -63,7 +63,7 @@ struct worker {
 
 static unsigned int workers = 1, rounds = 1;
 static uint64_t block = 4096, reads, size;
-static bool decodes;
+static bool decodes, same;
 static const char *name, *table, *url, *command, *message;
 static struct frame *frames;
 static uint64_t frame_count;
@@ -107,7 +107,7 @@ static void shuffle(uint64_t *blocks)
 		t = blocks[i];
 		blocks[i] = blocks[j];
 		blocks[j] = t;
-		list[i] = blocks[i] * block;
+		list[i] = blocks[same ? i - i % workers : i] * block;
 	}
 }
 
@@ -338,10 +338,13 @@ static void parse(int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "+w:b:n:r:c:m:")) >= 0) {
+	while ((option = getopt(argc, argv, "+sw:b:n:r:c:m:")) >= 0) {
 		uint64_t n = optarg ? strtoull(optarg, NULL, 10) : 0;
 
 		switch (option) {
+		case 's':
+			same = true;
+			break;
 		case 'w':
 			workers = n;
 			break;
@@ -366,7 +369,7 @@ static void parse(int argc, char **argv)
 	}
 	argv += optind;
 	if (argc - optind != 3 || !workers || !block || !rounds)
-		die("usage: callers [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] "
+		die("usage: callers [-s] [-w WORKERS] [-b BLOCK] [-n READS] [-r ROUNDS] "
 		    "[-c COMMAND] [-m MESSAGE] device NAME TABLE | "
 		    "fetch URL SIZE | decode URL SIZE");
 	if (!strcmp(argv[0], "device")) {

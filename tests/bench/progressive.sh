@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # machine: slow 8
 # How long a caller waits for a block that is not there: three of them read 4 KiB
-# each, at once and at random places, of an image of 4 MiB that is cold. The limit is
+# each, at once and at random places, of an image of 4 MiB that is cold: each its own
+# block, and then all of them one and the same. The limit is
 # a client that does nothing but to fetch that block's frame over a warm connection
 # (callers.c), with the same origin in the same machine. Beside both what the seed
 # system's own benchmark gave for such an origin, on its machine and with 4 MiB of
@@ -29,7 +30,7 @@ declare -A says=([far]="20 ms + 100 MB/s" [near]="1 ms + 500 MB/s")
 declare -A given=([far]="42.8 63.3" [near]="6.0 10.4")
 helper_start
 
-# measure WHAT...: averages and the longest of each turn
+# measure [-s] WHAT...: averages and the longest of each turn
 measure()
 {
 	local turn
@@ -54,15 +55,17 @@ for link in $links; do
 	for codec in $codecs; do
 		url=${origin[$link]}/$(object "runs4-$codec")
 		table=$(table "runs4-$codec" $link 2>/dev/null)
-		row="${says[$link]} $codec"
-		check "$row: fetch" measure fetch "$url" $((4 << 20))
-		cells limit
-		check "$row: decode" measure decode "$url" $((4 << 20))
-		cells "limit, decoded"
-		check "$row: read" measure device progressive "$table"
-		cells lazyframe
-		averages=("${given[$link]% *}") worst=("${given[$link]#* }")
-		cells "seed (given)"
+		for blocks in "" -s; do
+			row="${says[$link]} $codec${blocks:+, one block}"
+			check "$row: fetch" measure $blocks fetch "$url" $((4 << 20))
+			cells limit
+			check "$row: decode" measure $blocks decode "$url" $((4 << 20))
+			cells "limit, decoded"
+			check "$row: read" measure $blocks device progressive "$table"
+			cells lazyframe
+			averages=("${given[$link]% *}") worst=("${given[$link]#* }")
+			cells "seed (given)"
+		done
 	done
 done
 finish

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # A service that starts from a root file system behind a link of 25 Mbit/s: without
 # and with a trace of an earlier start, beside the time that its bytes take on the
-# link alone, which is the limit. Best with tests/vm -i: then processors and link have
-# one clock.
+# link alone, which is the limit.
 #
 #   BENCH_ROUNDS	(3)
 #   BENCH_DELAYS	ms each way (25 50; with one round, 25)
