@@ -8,6 +8,10 @@
  * there is room; and a context remembers what it decoded last. Of those who read
  * parts of one frame at once, one decodes it, and the others wait for that. What is
  * read as a whole is decoded in the reader's memory.
+ *
+ * Frames are decoded to their end, whatever is wanted. LZ4's decoder of a part of a
+ * block takes a match of offset 0, which only a forged frame has, for what lay in
+ * its memory before: another image's bytes, where the whole block's has zeros.
  */
 #include <linux/cacheflush.h>
 #include <linux/cpumask.h>

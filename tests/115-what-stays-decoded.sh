@@ -118,6 +118,40 @@ for codec in (ZSTD, LZ4):
         device.check()
 
 
+def forged(size):
+    """An LZ4 frame with a match of offset 0, which means nothing, and the zeros that
+    a decoder of whole blocks makes of it."""
+    xxh32 = ctypes.CDLL("libxxhash.so.0").XXH32
+    head = b"\x60\x40"
+    middle, tail = size - 3 - 16, rng.randbytes(16)
+    more = middle - 4 - 15
+    block = b"\x3fabc" + bytes(2) + b"\xff" * (more // 255) + bytes([more % 255]) + \
+        b"\xf0\x01" + tail
+    return b"abc" + bytes(middle) + tail, \
+        struct.pack("<I", 0x184d2204) + head + \
+        bytes([xxh32(head, 2, 0) >> 8 & 255]) + \
+        struct.pack("<I", len(block)) + block + bytes(4)
+
+
+@test("a forged frame shows nothing of what was decoded in its place before")
+def _():
+    decoded_mib(0)
+    layer = layer_of(noise(1 * MIB, rng), LZ4, FRAME)
+    content, data = forged(FRAME)
+    layer.frames.append((MIB, len(layer.object), FRAME, len(data),
+                         xxh64(content) & 0xffffffff))
+    layer.content += content
+    layer.object += data
+    device = Device([layer])
+    Server(layer)
+    for _ in range(3):
+        for off in range(0, MIB, FRAME):
+            device.check(off, BLOCK)
+        for off in (4 * BLOCK, 0, FRAME - BLOCK):
+            device.check(MIB + off, BLOCK)
+    assert device.stat("frames_bad") == 0
+
+
 @test("values that make no sense are refused")
 def _():
     decoded_mib(7)

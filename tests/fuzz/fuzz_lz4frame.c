@@ -41,6 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	ours = malloc(dlen + !dlen);
 
 	unchecked = lf_lz4_frame_decode(frame, bytes, ours, dlen, false, &why);
+	memset(ours, 0x55, dlen);
 	ret = lf_lz4_frame_decode(frame, bytes, ours, dlen, true, &why);
 	MUST(ret || !unchecked);
 	MUST(ret == 0 || ret == -EBADMSG || ret == -EOPNOTSUPP);
@@ -48,7 +49,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		MUST(why && strlen(why));
 	} else {
 		u8 *theirs = malloc(dlen + 1);
+		u8 *again = malloc(dlen + !dlen);
 
+		/* Whatever was in memory before: it may be somebody else's. */
+		memset(again, 0xaa, dlen);
+		MUST(!lf_lz4_frame_decode(frame, bytes, again, dlen, true,
+					  &why));
+		MUST(!memcmp(ours, again, dlen));
+		free(again);
 		MUST(!LZ4F_isError(LZ4F_createDecompressionContext(&ctx,
 							LZ4F_VERSION)));
 		/* One to spare, or it stops before an empty last block. */
