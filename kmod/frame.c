@@ -335,6 +335,8 @@ static void __own(struct lf_frame *frame, struct lf_device *dev,
 	WRITE_ONCE(frame->owner, dev);
 	frame->chunk = chunk;
 	list_add_tail(&frame->owned, &dev->prefetch.frames);
+	WRITE_ONCE(dev->prefetch.pending,
+		   dev->prefetch.pending + frame->pos.cbytes);
 	if (!chunk)
 		return;
 	c = &dev->prefetch.chunk[chunk - 1];
@@ -398,6 +400,8 @@ static void __disown(struct lf_frame *frame, enum lf_stat stat)
 	if (stat != LF_STATS)
 		this_cpu_add(dev->stats->count[stat], frame->pos.cbytes);
 	list_del_init(&frame->owned);
+	WRITE_ONCE(dev->prefetch.pending,
+		   dev->prefetch.pending - frame->pos.cbytes);
 	WRITE_ONCE(frame->owner, NULL);
 }
 
@@ -949,6 +953,9 @@ static void __promote(struct lf_frame *frame)
 	if (!frame->prefetch)
 		return;
 	frame->prefetch = false;
+	if (frame->owner && !frame->chunk)
+		WRITE_ONCE(frame->owner->ahead_late,
+			   frame->owner->ahead_late + 1);
 	__disown(frame, LF_PREFETCH_LATE);
 	frame->since = jiffies;
 	if (frame->state == LF_FRAME_WANTED)

@@ -393,6 +393,7 @@ struct lf_chunk {
  * @last: it is the last pass
  * @replays: an order is being followed: read-ahead would only be in its way
  * @frames: lf_frame.owned: asked for and not read yet, those of read-ahead too
+ * @pending: C bytes of @frames; read without
  * @unread: C bytes of @frames that are here, but for those that the store has
  * @lost: the first @start whose frames were given up with their helper
  * @runs: there is work, and the device is active
@@ -416,6 +417,7 @@ struct lf_prefetch {
 	u64 rate;			/* L */
 	u64 not_before;			/* L */
 	struct list_head frames;	/* F */
+	u64 pending;			/* F */
 	struct lf_chunk chunk[LF_CHUNKS]; /* F */
 	u64 took;			/* F: ns, the last chunk; 0: nothing to learn */
 	u64 unread;			/* F */
@@ -435,6 +437,9 @@ enum lf_mode {
  * @ahead: up to where frames were asked for
  * @run: bytes read in sequence so far
  * @window: size of the last read-ahead, bytes
+ * @windows: so many of them may be asked for and not read
+ * @asked: jiffies of the last one
+ * @late: dev->ahead_late then
  */
 struct lf_stream {
 	struct lf_layer_table *table;
@@ -442,6 +447,9 @@ struct lf_stream {
 	u64 ahead;
 	u64 run;
 	u64 window;
+	unsigned long asked;
+	u32 windows;
+	u32 late;
 };
 
 /**
@@ -481,6 +489,9 @@ struct lf_device {
 
 	spinlock_t stream_lock;		/* of @stream; a leaf */
 	struct lf_stream stream[LF_STREAMS]; /* S: most recent first */
+	u32 ahead_late;			/* F: how often a read had to wait for what was
+					 *    read ahead; read without
+					 */
 
 	struct list_head node;		/* lf_devices_lock */
 	bool has_kobj;
@@ -634,6 +645,9 @@ void lf_prefetch_init(struct lf_device *dev);
  */
 int lf_prefetch_message(struct lf_device *dev, unsigned int argc, char **argv,
 			char *result, unsigned int maxlen);
+
+/* What is fetched ahead of readers is asked for in pieces that take no longer. */
+unsigned int lf_prefetch_ms(void);
 
 /* The device is active: go on. */
 void lf_prefetch_resume(struct lf_device *dev);

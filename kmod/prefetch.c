@@ -73,6 +73,11 @@ static unsigned int prefetch_ms = 800;
 module_param(prefetch_ms, uint, 0644);
 MODULE_PARM_DESC(prefetch_ms, "What is fetched before it is read is asked for in chunks that take no longer, ms (live)");
 
+unsigned int lf_prefetch_ms(void)
+{
+	return READ_ONCE(prefetch_ms);
+}
+
 struct place {
 	struct lf_layer_table *table;
 	struct lf_frame_pos pos;
@@ -178,7 +183,7 @@ static int place_cmp(const void *left, const void *right)
 /* Bytes of the next chunk: a link's jitter shall not change them each time. */
 static void adapt(struct lf_prefetch *p, u64 took)
 {
-	u64 most = (u64)READ_ONCE(prefetch_ms) * NSEC_PER_MSEC;
+	u64 most = (u64)lf_prefetch_ms() * NSEC_PER_MSEC;
 
 	if (took && took < most / 4)
 		p->size = min(p->size * 2, manners[p->source].max);

@@ -46,13 +46,16 @@ static DEFINE_MUTEX(lf_devices_lock);
  * ----------------------------------------------------------------
  * Read-ahead: once a reader was sequential for a while, ask for windows of
  * frames before it needs them. Each window is posted at once and so travels
- * as one range. A reader that jumps sets off nothing.
+ * as one range. A reader that jumps sets off nothing. One that has to wait all the
+ * same has more windows under way, so that more connections work for it; not where
+ * a window alone takes long, as the way is full then, and others need it, too.
  * ----------------------------------------------------------------
  */
 
 #define STREAM_MIN_RUN		(256 << 10)
 #define STREAM_FIRST_WINDOW	(512 << 10)
 #define STREAM_MAX_WINDOW	(8 << 20)
+#define STREAM_MAX_WINDOWS	8
 
 static struct lf_stream *__stream_find(struct lf_device *dev,
 				       struct lf_layer_table *table, u64 upos)
@@ -67,7 +70,11 @@ static struct lf_stream *__stream_find(struct lf_device *dev,
 	if (i < LF_STREAMS)
 		found = stream[i];
 	else
-		found = (struct lf_stream) { .table = table, .next = upos };
+		found = (struct lf_stream) {
+			.table = table,
+			.next = upos,
+			.windows = 1,
+		};
 	/* Most recent first; a new one takes the place of the oldest. */
 	memmove(stream + 1, stream,
 		min(i, LF_STREAMS - 1) * sizeof(*stream));
@@ -81,6 +88,36 @@ static u64 window_limit(void)
 	return min_t(u64, STREAM_MAX_WINDOW, lf_cache_limit() / 4);
 }
 
+/* Is it time for the next window of a reader who is at @upos? */
+static bool stream_wants(const struct lf_device *dev,
+			 const struct lf_stream *stream, u64 upos)
+{
+	u64 left = stream->ahead - upos;
+
+	if (left <= stream->window / 2)
+		return true;
+	return left <= stream->windows * stream->window - stream->window / 2 &&
+	       READ_ONCE(dev->prefetch.pending) + stream->window <=
+	       lf_cache_limit() / 4;
+}
+
+static void stream_grow(const struct lf_device *dev, struct lf_stream *stream)
+{
+	u32 late = READ_ONCE(dev->ahead_late);
+	u64 limit = window_limit();
+
+	if (stream->window < limit)
+		stream->window = stream->window ? stream->window * 4 :
+						  STREAM_FIRST_WINDOW;
+	else if (late != stream->late && stream->windows < STREAM_MAX_WINDOWS &&
+		 time_before(jiffies, stream->asked +
+				      msecs_to_jiffies(lf_prefetch_ms())))
+		stream->windows *= 2;
+	stream->window = min(stream->window, limit);
+	stream->late = late;
+	stream->asked = jiffies;
+}
+
 static void stream_read(struct lf_device *dev, struct lf_io *io)
 {
 	struct lf_stream *stream;
@@ -91,10 +128,8 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
 	stream->run += io->uend - io->upos;
 	stream->ahead = max(stream->ahead, io->uend);
 	if (stream->run >= STREAM_MIN_RUN && !READ_ONCE(dev->prefetch.replays) &&
-	    stream->ahead - io->uend <= stream->window / 2) {
-		stream->window = stream->window ? stream->window * 4 :
-						  STREAM_FIRST_WINDOW;
-		stream->window = min(stream->window, window_limit());
+	    stream_wants(dev, stream, io->uend)) {
+		stream_grow(dev, stream);
 		io->ahead_from = stream->ahead;
 		io->ahead_to = min(stream->ahead + stream->window,
 				   io->table->layer->ubytes);

@@ -116,6 +116,61 @@ def _():
     assert len(server.ranges) <= 10, server.ranges
 
 
+class Far(Server):
+    """Answers what it is asked for after so many seconds, however much that is."""
+
+    def __init__(self, *layers, after):
+        self.after, self.due = after, []
+        super().__init__(*layers)
+
+    def run(self):
+        try:
+            while not self.stop:
+                new = [r for r in self.helper.requests(0.005)
+                       if not r.flags & Request.PROMOTE]
+                self.log += new
+                self.due += [(time.monotonic() + self.after, r) for r in new]
+                while self.due and self.due[0][0] <= time.monotonic():
+                    self.answer(self.due.pop(0)[1])
+        except Exception:
+            self.error = traceback.format_exc()
+        finally:
+            self.helper.close()
+
+
+def most_ahead(after, pause=0):
+    """How far what was asked for was ahead of a reader, at most"""
+    layer = layer_of(repeat(64 * MIB), NONE, 128 * KIB)
+    device = Device([layer])
+    server = Far(layer, after=after * SLOW)
+    most = 0
+    for off in range(0, len(device.model), 128 * KIB):
+        device.check(off, 128 * KIB)
+        most = max(most, max(r.offset + r.length for r in server.log) - off)
+        time.sleep(pause * SLOW)
+    say(f"{most / MIB} MiB ahead, {device.stats()}")
+    assert len({r.offset for r in server.log}) == len(server.log) == 512
+    assert device.stat("prefetch_wasted_bytes") == 0
+    server.close()
+    device.close()
+    return most
+
+
+@test("who has to wait for what is read ahead has several windows under way, but no "
+      "more than a fourth of the cache", 120)
+def _():
+    parameter("prefetch_ms", 20000)
+    assert 28 * MIB <= most_ahead(0.6) <= 33 * MIB
+
+
+@test("who has not, or has them over a way that is slow, has the next when half of "
+      "one is left", 240)
+def _():
+    assert most_ahead(0.005, 0.004) <= 13 * MIB
+    parameter("prefetch_ms", 20)
+    assert most_ahead(0.2) <= 13 * MIB
+
+
 @test("a cold read of 4 KiB asks for its own frame and for nothing else")
 def _():
     layer = layer_of(soft_content[:16 * MIB], ZSTD, 128 * KIB)

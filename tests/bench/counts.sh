@@ -67,11 +67,36 @@ object=$(stat -c %s "$images/store/${header%.header}.lz4")
 cell "requests for a MiB, read in sequence" lz4 "" \
 	$(awk "BEGIN { print $requests / ($size / 1048576) }")
 check "a request for 2 MiB or more" most $requests $((size >> 21))
+fetched=$(module fill_bytes)
+cell "bytes fetched for each that is stored, read in sequence" lz4 "" \
+	$(awk "BEGIN { print $fetched / $object }")
+check "no byte is fetched twice" most $fetched $object
 cell "decodes of each byte, read as frames" lz4 "" \
 	$(awk "BEGIN { print $(module decodes) / ($size / 131072) }")
 check "each frame is decoded once" most "$(module decodes)" $((size / 131072))
 
+# What who jumps fetches: of each third frame a block
+jump()
+{
+	local frame
+
+	for ((frame = size / 131072 - 3; frame >= 0; frame -= 3)); do
+		dd if=/dev/mapper/lz4 of=/dev/null bs=4k count=1 iflag=direct status=none \
+			skip=$((frame * 32 + frame % 32)) || return 1
+	done
+}
+check "attach lz4 anew" fresh lz4 "$server/$header"
+control forget
+fetched=$(module fill_bytes)
+check "read some of it" jump
+fetched=$(($(module fill_bytes) - fetched))
+cell "bytes fetched for each that is read, 4 KiB at random" lz4 "" \
+	$(awk "BEGIN { print $fetched / ($size / 96) }")
+check "a request for each read" most "$(served | wc -l)" $((size / 131072 / 3))
+check "its frame, and no more" most $fetched $((object * 34 / 100))
+
 # What is decoded each time
+dd if=/dev/mapper/lz4 of=/dev/null bs=128k iflag=direct status=none
 echo 0 >/sys/module/lazyframe/parameters/decoded_mib
 dd if=/dev/mapper/zstd of=/dev/null bs=128k iflag=direct status=none
 insmod "$decoder" object="$images/store/${header%.header}.lz4"

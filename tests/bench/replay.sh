@@ -6,10 +6,11 @@
 #
 #   BENCH_ROUNDS	(3)
 #   BENCH_DELAYS	ms each way (25 50; with one round, 25)
+#   BENCH_FRAMES	sizes of the image's frames, of 32K, 64K and 128K (128K)
+#   BENCH_AROUND	attach --read-around (not given)
 . "$(dirname "$0")/../replay.sh"
 
 rounds=${BENCH_ROUNDS:-3}
-url=$(url_of root-zstd-128K)
 delays=${BENCH_DELAYS:-25 50}
 [ "$rounds" -gt 1 ] || delays=${BENCH_DELAYS:-25}
 results=$tap_dir/results
@@ -17,13 +18,19 @@ patience=300
 
 nginx_start
 helper_start
-check "attach to record" attach r "$nginx/$url"
-check "record" lazyframe trace r --start
-check "the service starts" service_start r
-service_stop
-check "store the trace" lazyframe trace r --stop -o "$tap_dir/trace"
-detach r
-cold
+
+# record IMAGE: a trace of a start from it
+record()
+{
+	url=$(url_of "$1")
+	check "attach to record" attach r "$nginx/$url"
+	check "record" lazyframe trace r --start
+	check "the service starts" service_start r
+	service_stop
+	check "store the trace" lazyframe trace r --stop --force -o "$tap_dir/trace"
+	detach r
+	cold
+}
 
 # start CASE COLUMN [OPTION]...: milliseconds from when the device is there, and
 # with it the prefetch, to the last answer
@@ -32,7 +39,7 @@ start()
 	local case=$1 column=$2 begun=${EPOCHREALTIME/./} took
 
 	shift 2
-	check "attach" attach r "$nginx/$url" "$@"
+	check "attach" attach r "$nginx/$url" ${BENCH_AROUND:+--read-around "$BENCH_AROUND"} "$@"
 	echo "# attach took $(((${EPOCHREALTIME/./} - begun) / 1000)) ms"
 	begun=${EPOCHREALTIME/./}
 	check "$column" service_start r
@@ -47,13 +54,18 @@ start()
 	cold
 }
 
-for delay in $delays; do
-	link 25 "$delay"
-	for round in $(seq "$rounds"); do
-		start "$((2 * delay))ms" trace --prefetch="$tap_dir/trace"
-		start "$((2 * delay))ms" without
+for size in ${BENCH_FRAMES:-128K}; do
+	record "root-zstd-$size"
+	for delay in $delays; do
+		row=$((2 * delay))ms
+		[ "$size" = 128K ] || row+=",$size"
+		link 25 "$delay"
+		for round in $(seq "$rounds"); do
+			start "$row" trace --prefetch="$tap_dir/trace"
+			start "$row" without
+		done
+		link_off
 	done
-	link_off
 done
 awk '{ key = "\"row\": \"" $1 "\", \"column\": \"" $2 "\""
 	if (!(key in got)) order[++n] = key
