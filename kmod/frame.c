@@ -62,6 +62,8 @@
 #define MAX_REFUSED	64
 /* What devices like to read into. */
 #define BUFFER_ALIGN	4096
+/* Where so few are left, tags are for frames that somebody waits for. */
+#define READERS_TAGS	(LF_TAGS / 4)
 /* Bounds of what is done under the lock at once. */
 #define MAX_CHANCES	64
 #define MAX_FORGET	256
@@ -111,6 +113,7 @@ static struct {
 	unsigned int batches;		/* windows being put on @prefetch */
 	unsigned int next_slot;
 	unsigned int count;		/* hashed frames */
+	u64 ahead;			/* C bytes of those with an owner */
 	u64 serial;
 	struct lf_session *session;
 	u64 generation;
@@ -137,6 +140,11 @@ u64 lf_cache_used(void)
 unsigned int lf_cache_frames(void)
 {
 	return READ_ONCE(frames.count);
+}
+
+u64 lf_frames_ahead(void)
+{
+	return READ_ONCE(frames.ahead);
 }
 
 bool lf_helper_attached(void)
@@ -335,8 +343,7 @@ static void __own(struct lf_frame *frame, struct lf_device *dev,
 	WRITE_ONCE(frame->owner, dev);
 	frame->chunk = chunk;
 	list_add_tail(&frame->owned, &dev->prefetch.frames);
-	WRITE_ONCE(dev->prefetch.pending,
-		   dev->prefetch.pending + frame->pos.cbytes);
+	WRITE_ONCE(frames.ahead, frames.ahead + frame->pos.cbytes);
 	if (!chunk)
 		return;
 	c = &dev->prefetch.chunk[chunk - 1];
@@ -400,8 +407,7 @@ static void __disown(struct lf_frame *frame, enum lf_stat stat)
 	if (stat != LF_STATS)
 		this_cpu_add(dev->stats->count[stat], frame->pos.cbytes);
 	list_del_init(&frame->owned);
-	WRITE_ONCE(dev->prefetch.pending,
-		   dev->prefetch.pending - frame->pos.cbytes);
+	WRITE_ONCE(frames.ahead, frames.ahead - frame->pos.cbytes);
 	WRITE_ONCE(frame->owner, NULL);
 }
 
@@ -868,7 +874,7 @@ static struct lf_frame *__next_wanted(void)
 	if (!list_empty(&frames.demand))
 		return list_first_entry(&frames.demand, struct lf_frame, node);
 	/* A window goes as a whole, or it would not travel as one range. */
-	if (frames.batches)
+	if (frames.batches || frames.slots_used >= LF_TAGS - READERS_TAGS)
 		return NULL;
 	return list_first_entry_or_null(&frames.prefetch, struct lf_frame,
 					node);

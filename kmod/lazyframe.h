@@ -393,7 +393,6 @@ struct lf_chunk {
  * @last: it is the last pass
  * @replays: an order is being followed: read-ahead would only be in its way
  * @frames: lf_frame.owned: asked for and not read yet, those of read-ahead too
- * @pending: C bytes of @frames; read without
  * @unread: C bytes of @frames that are here, but for those that the store has
  * @lost: the first @start whose frames were given up with their helper
  * @runs: there is work, and the device is active
@@ -417,7 +416,6 @@ struct lf_prefetch {
 	u64 rate;			/* L */
 	u64 not_before;			/* L */
 	struct list_head frames;	/* F */
-	u64 pending;			/* F */
 	struct lf_chunk chunk[LF_CHUNKS]; /* F */
 	u64 took;			/* F: ns, the last chunk; 0: nothing to learn */
 	u64 unread;			/* F */
@@ -971,6 +969,9 @@ void lf_chunk_end(struct lf_device *dev, unsigned int chunk);
 
 /* lf_chunks_reset - what is on its way is no chunk's any more */
 void lf_chunks_reset(struct lf_device *dev, bool runs);
+
+/* C bytes that all devices asked for ahead of their readers, and nobody has read yet */
+u64 lf_frames_ahead(void);
 
 /* C bytes that are on their way, and that are here unread */
 void lf_chunks_read(struct lf_device *dev, u64 *left, u64 *unread);

@@ -89,16 +89,14 @@ static u64 window_limit(void)
 }
 
 /* Is it time for the next window of a reader who is at @upos? */
-static bool stream_wants(const struct lf_device *dev,
-			 const struct lf_stream *stream, u64 upos)
+static bool stream_wants(const struct lf_stream *stream, u64 upos)
 {
 	u64 left = stream->ahead - upos;
 
 	if (left <= stream->window / 2)
 		return true;
 	return left <= stream->windows * stream->window - stream->window / 2 &&
-	       READ_ONCE(dev->prefetch.pending) + stream->window <=
-	       lf_cache_limit() / 4;
+	       lf_frames_ahead() + stream->window <= lf_cache_limit() / 4;
 }
 
 static void stream_grow(const struct lf_device *dev, struct lf_stream *stream)
@@ -128,7 +126,7 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
 	stream->run += io->uend - io->upos;
 	stream->ahead = max(stream->ahead, io->uend);
 	if (stream->run >= STREAM_MIN_RUN && !READ_ONCE(dev->prefetch.replays) &&
-	    stream_wants(dev, stream, io->uend)) {
+	    stream_wants(stream, io->uend)) {
 		stream_grow(dev, stream);
 		io->ahead_from = stream->ahead;
 		io->ahead_to = min(stream->ahead + stream->window,

@@ -171,6 +171,28 @@ def _():
     assert most_ahead(0.2) <= 13 * MIB
 
 
+@test("what is read ahead leaves tags to who has to wait")
+def _():
+    layer = layer_of(random_content[:16 * MIB], NONE, 4 * KIB)
+    device = Device([layer])
+    held = []
+
+    def reply(server, r):
+        if r.flags & Request.PREFETCH and r.offset >= 2 * MIB:
+            held.append(r)
+        else:
+            server.answer(r)
+
+    server = Server(layer, reply=reply)
+    for off in range(0, 2 * MIB, 64 * KIB):
+        device.check(off, 64 * KIB)
+    wait_until(lambda: len(held) == 768, "the window")
+    device.check(15 * MIB, 128 * KIB)
+    assert len(held) == 768
+    for r in held:
+        server.answer(r)
+
+
 @test("a cold read of 4 KiB asks for its own frame and for nothing else")
 def _():
     layer = layer_of(soft_content[:16 * MIB], ZSTD, 128 * KIB)
