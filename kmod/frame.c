@@ -62,8 +62,12 @@
 #define MAX_REFUSED	64
 /* What devices like to read into. */
 #define BUFFER_ALIGN	4096
-/* Where so few are left, tags are for frames that somebody waits for. */
-#define READERS_TAGS	(LF_TAGS / 4)
+/*
+ * Where less than a fourth of the tags is left, they are for frames that somebody
+ * waits for, until half of all are: one by one, frames would travel one by one.
+ */
+#define TAGS_CROWDED	(LF_TAGS - LF_TAGS / 4)
+#define TAGS_EASY	(LF_TAGS / 2)
 /* Bounds of what is done under the lock at once. */
 #define MAX_CHANCES	64
 #define MAX_FORGET	256
@@ -108,6 +112,7 @@ static struct {
 	unsigned int refused_used;
 	struct slot slot[LF_TAGS];
 	unsigned int slots_used;
+	bool crowded;			/* @prefetch has to wait for slots */
 	unsigned int sent;		/* slots that have a frame */
 	unsigned int loading;		/* loads under way, abandoned ones too */
 	unsigned int batches;		/* windows being put on @prefetch */
@@ -873,8 +878,12 @@ static struct lf_frame *__next_wanted(void)
 		return NULL;
 	if (!list_empty(&frames.demand))
 		return list_first_entry(&frames.demand, struct lf_frame, node);
+	if (frames.slots_used >= TAGS_CROWDED)
+		frames.crowded = true;
+	else if (frames.slots_used <= TAGS_EASY)
+		frames.crowded = false;
 	/* A window goes as a whole, or it would not travel as one range. */
-	if (frames.batches || frames.slots_used >= LF_TAGS - READERS_TAGS)
+	if (frames.batches || frames.crowded)
 		return NULL;
 	return list_first_entry_or_null(&frames.prefetch, struct lf_frame,
 					node);

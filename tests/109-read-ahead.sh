@@ -77,18 +77,19 @@ def sequential(device, step, direct):
         device.check(off, step, direct)
 
 
-for what, content, codec, step, direct in (
-        ("random", random_content[:SIZE], NONE, 128 * KIB, True),
-        ("random", random_content[:SIZE // 2], ZSTD, 1 * MIB, True),
-        ("random", random_content[:SIZE // 2], LZ4, 128 * KIB, False),
-        ("soft", soft_content, ZSTD, 128 * KIB, True)):
+for what, content, codec, step, direct, frame in (
+        ("random", random_content[:SIZE], NONE, 128 * KIB, True, 128 * KIB),
+        ("random", random_content[:SIZE], NONE, 1 * MIB, True, 32 * KIB),
+        ("random", random_content[:SIZE // 2], ZSTD, 1 * MIB, True, 128 * KIB),
+        ("random", random_content[:SIZE // 2], LZ4, 128 * KIB, False, 128 * KIB),
+        ("soft", soft_content, ZSTD, 128 * KIB, True, 128 * KIB)):
     name = ("no codec", "zstd", "LZ4")[codec]
 
     @test(f"{len(content) >> 20} MiB of {what} content, {name}, "
-          f"{step >> 10} KiB {'direct' if direct else 'buffered'}: at most "
-          "one range for each 4 MiB", 60)
+          f"frames of {frame >> 10} KiB, {step >> 10} KiB "
+          f"{'direct' if direct else 'buffered'}: at most one range for each 4 MiB", 60)
     def _():
-        layer = layer_of(content, codec, 128 * KIB)
+        layer = layer_of(content, codec, frame)
         device = Device([layer])
         server = Merging(layer)
         sequential(device, step, direct)
@@ -126,11 +127,14 @@ class Far(Server):
     def run(self):
         try:
             while not self.stop:
-                new = [r for r in self.helper.requests(0.005)
+                due = self.due and self.due[0][0] <= time.monotonic()
+                new = [r for r in self.helper.requests(0 if due else 0.005)
                        if not r.flags & Request.PROMOTE]
                 self.log += new
+                if new:
+                    self.batches.append(new)
                 self.due += [(time.monotonic() + self.after, r) for r in new]
-                while self.due and self.due[0][0] <= time.monotonic():
+                if due:
                     self.answer(self.due.pop(0)[1])
         except Exception:
             self.error = traceback.format_exc()
@@ -171,6 +175,17 @@ def _():
     assert most_ahead(0.2) <= 13 * MIB
 
 
+@test("what waits for tags is not posted one by one, as they come free", 60)
+def _():
+    layer = layer_of(random_content[:16 * MIB], NONE, 4 * KIB)
+    device = Device([layer])
+    server = Far(layer, after=0.05)
+    sequential(device, 128 * KIB, True)
+    say(f"{len(server.log)} frames, {len(server.batches)} times")
+    assert len(server.log) == 4096
+    assert len(server.batches) < 200, [len(b) for b in server.batches]
+
+
 @test("what is read ahead leaves tags to who has to wait")
 def _():
     layer = layer_of(random_content[:16 * MIB], NONE, 4 * KIB)
@@ -186,9 +201,10 @@ def _():
     server = Server(layer, reply=reply)
     for off in range(0, 2 * MIB, 64 * KIB):
         device.check(off, 64 * KIB)
-    wait_until(lambda: len(held) == 768, "the window")
+    wait_until(lambda: len(held) >= 512, "the window")
     device.check(15 * MIB, 128 * KIB)
-    assert len(held) == 768
+    say(f"{len(held)} tags are held")
+    assert len(held) <= 768
     for r in held:
         server.answer(r)
 
