@@ -63,8 +63,9 @@
 /* What devices like to read into. */
 #define BUFFER_ALIGN	4096
 /*
- * Where less than a fourth of the tags is left, they are for frames that somebody
- * waits for, until half of all are: one by one, frames would travel one by one.
+ * Where no more than a fourth of the tags is left, whoever has the others, they are
+ * for frames that somebody waits for, until half of all are free: one by one, frames
+ * would travel one by one.
  */
 #define TAGS_CROWDED	(LF_TAGS - LF_TAGS / 4)
 #define TAGS_EASY	(LF_TAGS / 2)
@@ -118,7 +119,7 @@ static struct {
 	unsigned int batches;		/* windows being put on @prefetch */
 	unsigned int next_slot;
 	unsigned int count;		/* hashed frames */
-	u64 ahead;			/* C bytes of those with an owner */
+	u64 ahead;			/* C bytes that come for an owner */
 	u64 serial;
 	struct lf_session *session;
 	u64 generation;
@@ -412,7 +413,8 @@ static void __disown(struct lf_frame *frame, enum lf_stat stat)
 	if (stat != LF_STATS)
 		this_cpu_add(dev->stats->count[stat], frame->pos.cbytes);
 	list_del_init(&frame->owned);
-	WRITE_ONCE(frames.ahead, frames.ahead - frame->pos.cbytes);
+	if (!frame->landed)
+		WRITE_ONCE(frames.ahead, frames.ahead - frame->pos.cbytes);
 	WRITE_ONCE(frame->owner, NULL);
 }
 
@@ -434,6 +436,7 @@ static void __landed(struct lf_frame *frame)
 	this_cpu_add(dev->stats->count[LF_PREFETCH_BYTES], frame->pos.cbytes);
 	__leave_chunk(frame);
 	frame->landed = true;
+	WRITE_ONCE(frames.ahead, frames.ahead - frame->pos.cbytes);
 	/* What came from the store can go there again. */
 	frame->kept = frame->stored;
 	if (!frame->kept)
@@ -968,7 +971,8 @@ static void __promote(struct lf_frame *frame)
 	if (!frame->prefetch)
 		return;
 	frame->prefetch = false;
-	if (frame->owner && !frame->chunk)
+	/* By the store, more at a time would not come sooner. */
+	if (frame->owner && !frame->chunk && !frame->stored)
 		WRITE_ONCE(frame->owner->ahead_late,
 			   frame->owner->ahead_late + 1);
 	__disown(frame, LF_PREFETCH_LATE);
@@ -1154,6 +1158,17 @@ static struct lf_frame *find_or_insert(struct lf_device *dev,
 	return frame;
 }
 
+/* Whoever is about to wait for another frame waits for this one, too. */
+static void promote_wanted(struct lf_frame *frame)
+{
+	if (READ_ONCE(frame->state) != LF_FRAME_WANTED)
+		return;
+	spin_lock(&frames.lock);
+	if (frame->state == LF_FRAME_WANTED)
+		__promote(frame);
+	spin_unlock(&frames.lock);
+}
+
 /* Posting leaves @frames.prefetch alone while a batch is being put on it. */
 void lf_frames_batch(int n)
 {
@@ -1178,6 +1193,8 @@ void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 		frame = find_or_insert(dev, table->layer, &pos, prefetch, 0);
 		if (!frame)
 			break;
+		if (!prefetch)
+			promote_wanted(frame);
 		lf_frame_put(frame);
 		from = pos.ustart + pos.ubytes;
 	}
@@ -2000,7 +2017,7 @@ void lf_frames_exit(void)
 {
 	cancel_delayed_work_sync(&frames.post_work);
 	cancel_delayed_work_sync(&frames.starved_work);
-	WARN_ON(frames.count || frames.slots_used ||
+	WARN_ON(frames.count || frames.slots_used || frames.ahead ||
 		atomic64_read(&frames.charged));
 	/* The parameter outlives this function. */
 	kernel_param_lock(THIS_MODULE);

@@ -487,8 +487,8 @@ struct lf_device {
 
 	spinlock_t stream_lock;		/* of @stream; a leaf */
 	struct lf_stream stream[LF_STREAMS]; /* S: most recent first */
-	u32 ahead_late;			/* F: how often a read had to wait for what was
-					 *    read ahead; read without
+	u32 ahead_late;			/* F: how often a read had to wait for what a
+					 *    helper brings ahead; read without
 					 */
 
 	struct list_head node;		/* lf_devices_lock */
@@ -644,7 +644,7 @@ void lf_prefetch_init(struct lf_device *dev);
 int lf_prefetch_message(struct lf_device *dev, unsigned int argc, char **argv,
 			char *result, unsigned int maxlen);
 
-/* What is fetched ahead of readers is asked for in pieces that take no longer. */
+/* How long a piece of what is fetched ahead of readers may take, ms */
 unsigned int lf_prefetch_ms(void);
 
 /* The device is active: go on. */
@@ -970,7 +970,7 @@ void lf_chunk_end(struct lf_device *dev, unsigned int chunk);
 /* lf_chunks_reset - what is on its way is no chunk's any more */
 void lf_chunks_reset(struct lf_device *dev, bool runs);
 
-/* C bytes that all devices asked for ahead of their readers, and nobody has read yet */
+/* C bytes that all devices asked for ahead of their readers, and that are not here */
 u64 lf_frames_ahead(void);
 
 /* C bytes that are on their way, and that are here unread */

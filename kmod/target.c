@@ -47,14 +47,17 @@ static DEFINE_MUTEX(lf_devices_lock);
  * Read-ahead: once a reader was sequential for a while, ask for windows of
  * frames before it needs them. Each window is posted at once and so travels
  * as one range. A reader that jumps sets off nothing. One that has to wait all the
- * same has more windows under way, so that more connections work for it; not where
- * a window alone takes long, as the way is full then, and others need it, too.
+ * same has more windows under way, so that more connections work for it: twice as
+ * many, or, where from one to the next it takes longer than prefetch_ms, half, as
+ * either the way is full then, and others need it, too, or the reader takes its time.
  * ----------------------------------------------------------------
  */
 
 #define STREAM_MIN_RUN		(256 << 10)
 #define STREAM_FIRST_WINDOW	(512 << 10)
 #define STREAM_MAX_WINDOW	(8 << 20)
+/* Frames of a window, and windows: together, all tags that are not for readers alone */
+#define STREAM_MAX_FRAMES	(LF_TAGS / 4)
 #define STREAM_MAX_WINDOWS	8
 
 static struct lf_stream *__stream_find(struct lf_device *dev,
@@ -82,35 +85,57 @@ static struct lf_stream *__stream_find(struct lf_device *dev,
 	return stream;
 }
 
-/* A window may not drive out of the cache what the last one brought. */
-static u64 window_limit(void)
+/* What a stream's windows may take of the cache */
+static u64 windows_limit(void)
 {
-	return min_t(u64, STREAM_MAX_WINDOW, lf_cache_limit() / 4);
+	return lf_cache_limit() / 4;
+}
+
+static u64 window_limit(const struct lf_layer_table *table)
+{
+	u64 frame = div_u64(table->layer->ubytes, max(table->table.frames, 1U));
+
+	return min3((u64)STREAM_MAX_WINDOW, windows_limit(),
+		    max(frame, 1ULL) * STREAM_MAX_FRAMES);
+}
+
+/* As many as fit, compressed as the layer is on average */
+static u32 max_windows(const struct lf_stream *stream)
+{
+	const struct lf_layer *layer = stream->table->layer;
+	u64 cbytes = mul_u64_u64_div_u64(stream->window, layer->cbytes,
+					 max(layer->ubytes, 1ULL));
+
+	return clamp_t(u64, div64_u64(windows_limit(), max(cbytes, 1ULL)), 1,
+		       STREAM_MAX_WINDOWS);
 }
 
 /* Is it time for the next window of a reader who is at @upos? */
-static bool stream_wants(const struct lf_stream *stream, u64 upos)
+static bool __stream_wants(const struct lf_stream *stream, u64 upos)
 {
 	u64 left = stream->ahead - upos;
 
 	if (left <= stream->window / 2)
 		return true;
-	return left <= stream->windows * stream->window - stream->window / 2 &&
-	       lf_frames_ahead() + stream->window <= lf_cache_limit() / 4;
+	return left <= stream->window * (stream->windows - 1) &&
+	       lf_frames_ahead() + stream->window <= windows_limit();
 }
 
-static void stream_grow(const struct lf_device *dev, struct lf_stream *stream)
+static void __stream_grow(const struct lf_device *dev, struct lf_stream *stream)
 {
+	u64 limit = window_limit(stream->table);
 	u32 late = READ_ONCE(dev->ahead_late);
-	u64 limit = window_limit();
+	bool slow = time_after_eq(jiffies, stream->asked +
+					   msecs_to_jiffies(lf_prefetch_ms()));
 
 	if (stream->window < limit)
 		stream->window = stream->window ? stream->window * 4 :
 						  STREAM_FIRST_WINDOW;
-	else if (late != stream->late && stream->windows < STREAM_MAX_WINDOWS &&
-		 time_before(jiffies, stream->asked +
-				      msecs_to_jiffies(lf_prefetch_ms())))
-		stream->windows *= 2;
+	else if (slow)
+		stream->windows = max(stream->windows / 2, 1U);
+	else if (late != stream->late)
+		stream->windows = min(stream->windows * 2,
+				      max_windows(stream));
 	stream->window = min(stream->window, limit);
 	stream->late = late;
 	stream->asked = jiffies;
@@ -126,8 +151,8 @@ static void stream_read(struct lf_device *dev, struct lf_io *io)
 	stream->run += io->uend - io->upos;
 	stream->ahead = max(stream->ahead, io->uend);
 	if (stream->run >= STREAM_MIN_RUN && !READ_ONCE(dev->prefetch.replays) &&
-	    stream_wants(stream, io->uend)) {
-		stream_grow(dev, stream);
+	    __stream_wants(stream, io->uend)) {
+		__stream_grow(dev, stream);
 		io->ahead_from = stream->ahead;
 		io->ahead_to = min(stream->ahead + stream->window,
 				   io->table->layer->ubytes);

@@ -142,37 +142,60 @@ class Far(Server):
             self.helper.close()
 
 
-def most_ahead(after, pause=0):
-    """How far what was asked for was ahead of a reader, at most"""
-    layer = layer_of(repeat(64 * MIB), NONE, 128 * KIB)
-    device = Device([layer])
-    server = Far(layer, after=after * SLOW)
+def most_ahead(server, device, begin, end, step=128 * KIB, pause=0):
+    """How far what was asked for was ahead of who reads all that, at most"""
     most = 0
-    for off in range(0, len(device.model), 128 * KIB):
-        device.check(off, 128 * KIB)
-        most = max(most, max(r.offset + r.length for r in server.log) - off)
+    for off in range(begin, end, step):
+        device.check(off, step)
+        asked = max(r.offset + r.length for r in list(server.log))
+        most = max(most, asked - off)
         time.sleep(pause * SLOW)
     say(f"{most / MIB} MiB ahead, {device.stats()}")
-    assert len({r.offset for r in server.log}) == len(server.log) == 512
-    assert device.stat("prefetch_wasted_bytes") == 0
-    server.close()
-    device.close()
     return most
 
 
-@test("who has to wait for what is read ahead has several windows under way, but no "
-      "more than a fourth of the cache", 120)
-def _():
-    parameter("prefetch_ms", 20000)
-    assert 28 * MIB <= most_ahead(0.6) <= 33 * MIB
+def far(mib, after, **kw):
+    layer = layer_of(repeat(mib * MIB), NONE, 128 * KIB)
+    return Far(layer, after=after * SLOW), Device([layer], **kw)
 
 
-@test("who has not, or has them over a way that is slow, has the next when half of "
-      "one is left", 240)
+for step in (128 * KIB, 1 * MIB):
+    @test(f"reads of {step >> 10} KiB: who has to wait for what is read ahead has several "
+          "windows under way, but no more than a fourth of the cache", 240)
+    def _():
+        parameter("prefetch_ms", int(20000 * SLOW))
+        server, device = far(64, 0.6)
+        assert 28 * MIB <= most_ahead(server, device, 0, 64 * MIB, step) <= 33 * MIB
+        assert len({r.offset for r in server.log}) == len(server.log) == 512
+        assert device.stat("prefetch_wasted_bytes") == 0
+
+
+@test("who has not has the next when half of one is left", 240)
 def _():
-    assert most_ahead(0.005, 0.004) <= 13 * MIB
+    server, device = far(32, 0.005)
+    most = most_ahead(server, device, 0, 32 * MIB, pause=0.02)
+    assert device.stat("prefetch_late_bytes") > MIB or most <= 13 * MIB
+
+
+@test("and so has who has windows that take long, however many he had before", 240)
+def _():
+    parameter("prefetch_ms", int(20000 * SLOW))
+    server, device = far(96, 0.3)
+    assert most_ahead(server, device, 0, 40 * MIB) >= 15 * MIB
     parameter("prefetch_ms", 20)
-    assert most_ahead(0.2) <= 13 * MIB
+    most_ahead(server, device, 40 * MIB, 72 * MIB)
+    assert most_ahead(server, device, 72 * MIB, 80 * MIB) <= 13 * MIB
+
+
+@test("what a reader has left behind unread is not in the way of the next one", 240)
+def _():
+    parameter("prefetch_ms", int(20000 * SLOW))
+    cache_mib(64)
+    server, device = far(64, 0.3)
+    assert most_ahead(server, device, 0, 24 * MIB) >= 15 * MIB
+    wait_until(lambda: not server.due, "all that was asked for")
+    behind = max(r.offset + r.length for r in server.log)
+    assert most_ahead(server, device, behind, 64 * MIB) >= 15 * MIB
 
 
 @test("what waits for tags is not posted one by one, as they come free", 60)
@@ -186,27 +209,37 @@ def _():
     assert len(server.batches) < 200, [len(b) for b in server.batches]
 
 
-@test("what is read ahead leaves tags to who has to wait")
+@test("what is fetched ahead leaves tags to who has to wait, and has them when they "
+      "are free", 60)
 def _():
-    layer = layer_of(random_content[:16 * MIB], NONE, 4 * KIB)
-    device = Device([layer])
-    held = []
+    layers = [layer_of(random_content[:2 * MIB], NONE, 4 * KIB) for _ in range(4)]
+    devices = [Device([layer]) for layer in layers]
+    held, released = [], []
 
     def reply(server, r):
-        if r.flags & Request.PREFETCH and r.offset >= 2 * MIB:
+        if r.flags & Request.PREFETCH and not released:
             held.append(r)
         else:
             server.answer(r)
 
-    server = Server(layer, reply=reply)
-    for off in range(0, 2 * MIB, 64 * KIB):
-        device.check(off, 64 * KIB)
-    wait_until(lambda: len(held) >= 512, "the window")
-    device.check(15 * MIB, 128 * KIB)
-    say(f"{len(held)} tags are held")
-    assert len(held) <= 768
+    server = Server(*layers, reply=reply)
+    for device in devices:
+        device.message("prefetch begin 512")
+        device.message("prefetch pause")
+        for at in range(0, 512, 64):
+            device.message("prefetch add " + "".join(
+                f"{(at + n) * 4 * KIB:016x}" for n in range(64)))
+        device.message("prefetch resume")
+    wait_until(lambda: len(held) == 768, "tags that are held")
+    for device in devices:
+        device.check(2 * MIB - 64 * KIB, 64 * KIB)
+    assert len(held) == 768
+    released.append(True)
     for r in held:
         server.answer(r)
+    wait_until(lambda: len(server.log) == 4 * 512, "all of it")
+    for device in devices:
+        device.check()
 
 
 @test("a cold read of 4 KiB asks for its own frame and for nothing else")

@@ -7,8 +7,9 @@
 # a client that does nothing but to fetch that block's frame over a warm connection
 # (callers.c), with the same origin in the same machine. Beside both what the seed
 # system's own benchmark gave for such an origin, on its machine and with 4 MiB of
-# zeros. Images "-32K" were built in frames of 32 KiB: three callers stand in line for
-# this machine's one processor, which decodes a frame as a whole.
+# zeros. Images "-32K" were built in frames of 32 KiB ("-64K" are there, too): three
+# callers stand in line for this machine's one processor, which decodes a frame as a
+# whole.
 #
 #	BENCH_ROUNDS	(100; 1: fewer cases) times, and all of it three times
 #	BENCH_CODECS	(none lz41 lz41-32K zstd1 zstd1-32K; with one round, zstd1)

@@ -40,7 +40,7 @@ read_device()
 	dd if="$1" of=/dev/null bs=1M status=none iflag="$2"
 }
 
-turns() { local turn; values=(); for turn in $(seq "$rounds"); do "$@" || return 1; done; }
+turns() { local turn; values=(); for turn in $(seq "$times"); do "$@" || return 1; done; }
 one_pipe() { rate pipe "${decode[@]}"; }
 one_device()
 {
@@ -68,9 +68,9 @@ link()
 
 for link in $links; do
 	case $link in
-	near)	link near 1 0 0; says= ;;
+	near)	link near 1 0 0; says= times=$rounds ;;
 	# which is most of the time, and the same each time
-	far)	link far 8 50000 $((100 << 20)); says=", 50 ms + 100 MiB/s" rounds=1 ;;
+	far)	link far 8 50000 $((100 << 20)); says=", 50 ms + 100 MiB/s" times=1 ;;
 	esac
 	for codec in $codecs; do
 		row=$codec$says
