@@ -882,9 +882,9 @@ static struct lf_frame *__next_wanted(void)
 	if (!list_empty(&frames.demand))
 		return list_first_entry(&frames.demand, struct lf_frame, node);
 	if (frames.slots_used >= TAGS_CROWDED)
-		frames.crowded = true;
+		WRITE_ONCE(frames.crowded, true);
 	else if (frames.slots_used <= TAGS_EASY)
-		frames.crowded = false;
+		WRITE_ONCE(frames.crowded, false);
 	/* A window goes as a whole, or it would not travel as one range. */
 	if (frames.batches || frames.crowded)
 		return NULL;
@@ -1158,13 +1158,16 @@ static struct lf_frame *find_or_insert(struct lf_device *dev,
 	return frame;
 }
 
-/* Whoever is about to wait for another frame waits for this one, too. */
-static void promote_wanted(struct lf_frame *frame)
+/*
+ * Whoever is about to wait for another frame waits for this one, too. If it is about
+ * to be posted as prefetch, that is as good, and it keeps its neighbours.
+ */
+static void promote_crowded(struct lf_frame *frame)
 {
-	if (READ_ONCE(frame->state) != LF_FRAME_WANTED)
+	if (!READ_ONCE(frames.crowded))
 		return;
 	spin_lock(&frames.lock);
-	if (frame->state == LF_FRAME_WANTED)
+	if (frames.crowded && frame->state == LF_FRAME_WANTED)
 		__promote(frame);
 	spin_unlock(&frames.lock);
 }
@@ -1194,7 +1197,7 @@ void lf_frames_want(struct lf_device *dev, struct lf_layer_table *table,
 		if (!frame)
 			break;
 		if (!prefetch)
-			promote_wanted(frame);
+			promote_crowded(frame);
 		lf_frame_put(frame);
 		from = pos.ustart + pos.ubytes;
 	}
