@@ -56,7 +56,7 @@ static DEFINE_MUTEX(lf_devices_lock);
 #define STREAM_MIN_RUN		(256 << 10)
 #define STREAM_FIRST_WINDOW	(512 << 10)
 #define STREAM_MAX_WINDOW	(8 << 20)
-/* Frames of a window, and windows: together, all tags that are not for readers alone */
+/* Of its frames: three windows fit in the tags that are not for readers alone */
 #define STREAM_MAX_FRAMES	(LF_TAGS / 4)
 #define STREAM_MAX_WINDOWS	8
 
